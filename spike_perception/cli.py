@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``spike-perception``: words to modules, each imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spike_perception import __version__
+from spike_perception.errors import InputError
+
+# Words of a command -> (module, one line for --help). The module has ``configure(parser)`` and
+# ``run(arguments) -> exit status``.
+COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
+    ("replay",): ("spike_perception.nodes.replay", "play a bag through ROS 2, with /clock"),
+    ("record",): ("spike_perception.nodes.record", "record topics to a bag"),
+    ("parameters",): (
+        "spike_perception.nodes.command_parameters",
+        "show the parameters of a node",
+    ),
+    ("bag", "from-images"): ("spike_perception.bags.from_images", "make a bag of images"),
+    ("map", "inspect"): (
+        "spike_perception.places.commands.inspect",
+        "check a place map and say what it holds",
+    ),
+    ("map", "export"): (
+        "spike_perception.places.commands.export",
+        "write a place map as arrays and tables",
+    ),
+    ("map", "merge"): (
+        "spike_perception.places.commands.merge",
+        "join place maps into a new one",
+    ),
+    ("map", "calibrate"): (
+        "spike_perception.places.commands.calibrate",
+        "set a place map's thresholds from data",
+    ),
+    ("simulate",): ("spike_perception.simulation.command", "drive a simulated robot, write a bag"),
+    ("evaluate", "places"): (
+        "spike_perception.evaluation.places",
+        "measure place recognition between two drives given as images",
+    ),
+    ("bench", "places"): (
+        "spike_perception.evaluation.bench_places",
+        "measure the place map and its index",
+    ),
+    ("bench", "node"): (
+        "spike_perception.nodes.bench",
+        "measure a running place_recognizer under camera load",
+    ),
+    ("model", "info"): ("spike_perception.deploy.command_info", "verify and show a model bundle"),
+    ("demo",): ("spike_perception.evaluation.demo", "a simulated robot recognises places"),
+}
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option ``--json FILE|-``."""
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the result as JSON to FILE, or to standard output with -",
+    )
+
+
+def emit(arguments: argparse.Namespace, result: dict[str, Any], text: str) -> None:
+    """Print a command's result: ``text`` for people, and JSON where ``--json`` asks for it.
+
+    With ``--json -`` standard output carries the JSON alone.
+    """
+    if arguments.json == "-":
+        json.dump(result, sys.stdout, indent=2, allow_nan=False)
+        sys.stdout.write("\n")
+        return
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    print(text)
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not of options that have none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, "", False) or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _words(arguments: Sequence[str]) -> tuple[str, ...]:
+    """The longest run of leading arguments that names a command or a group of commands."""
+    words: tuple[str, ...] = ()
+    for argument in arguments:
+        longer = (*words, argument)
+        if not any(command[: len(longer)] == longer for command in COMMANDS):
+            break
+        words = longer
+    return words
+
+
+def _overview(words: tuple[str, ...]) -> str:
+    lines = [f"usage: {' '.join(('spike-perception', *words))} COMMAND [--help]", "", "commands:"]
+    members = {c: line for c, (_, line) in COMMANDS.items() if c[: len(words)] == words}
+    width = max(len(" ".join(command)) for command in members)
+    lines += [f"  {' '.join(command):<{width}}  {line}" for command, line in members.items()]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status (2 for input that cannot be used)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        print(f"spike-perception {__version__}")
+        return 0
+    words = _words(given)
+    if words not in COMMANDS:
+        rest = given[len(words) :]
+        if rest and rest[0] not in ("-h", "--help"):
+            print(f"spike-perception: no command {' '.join([*words, rest[0]])!r}", file=sys.stderr)
+            print(_overview(words), file=sys.stderr)
+            return 2
+        print(_overview(words))
+        return 0
+    module_name, line = COMMANDS[words]
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(
+        prog=" ".join(("spike-perception", *words)),
+        description=line,
+        formatter_class=_Formatter,
+    )
+    module.configure(parser)
+    try:
+        return int(module.run(parser.parse_args(given[len(words) :])))
+    except InputError as error:
+        print(f"spike-perception: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

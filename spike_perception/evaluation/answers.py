@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judge recorded ``/place_match`` answers against where the robot really was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spike_perception.bags.reader import BagReader, StampedPose
+from spike_perception.errors import InputError
+from spike_perception.evaluation import metrics
+from spike_perception.evaluation.metrics import Matches
+from spike_perception.places.types import Status
+
+# Farther apart than this, two headings see different things [rad].
+SAME_HEADING = np.pi / 4
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to Q queries, in order of their stamps.
+
+    Attributes:
+        stamp_ns: int64 ``[Q]``, stamps of the query images.
+        status: int64 ``[Q]``, a :class:`~spike_perception.places.types.Status`.
+        place_id: int64 ``[Q]``, matched or new place, -1 for none.
+        score: float64 ``[Q]``, score of the best candidate, NaN if nothing was searched.
+        candidates: int64 ``[Q, K]``, ids of the best places, -1 where there is none.
+        latency_ms: float64 ``[Q]``, from the arrival of the image to the answer.
+    """
+
+    stamp_ns: npt.NDArray[np.int64]
+    status: npt.NDArray[np.int64]
+    place_id: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float64]
+    candidates: npt.NDArray[np.int64]
+    latency_ms: npt.NDArray[np.float64]
+
+
+def read_answers(bag: Path, topic: str = "/place_match") -> Answers:
+    """Read the answers that a bag holds.
+
+    Raises:
+        InputError: ``no_answers`` if there are none.
+    """
+    with BagReader(bag) as reader:
+        messages = [message for _, message in sorted(reader.messages(topic), key=lambda m: m[0])]
+        stamps = [m.header.stamp.sec * 1_000_000_000 + m.header.stamp.nanosec for m in messages]
+    if not messages:
+        raise InputError("no_answers", f"{bag} holds no message on {topic}")
+    width = max(1, *(len(m.candidates) for m in messages))
+    candidates = np.full((len(messages), width), -1, np.int64)
+    for row, message in zip(candidates, messages, strict=True):
+        row[: len(message.candidates)] = [each.place_id for each in message.candidates]
+    return Answers(
+        np.array(stamps, np.int64),
+        np.array([m.status for m in messages], np.int64),
+        np.array([m.place_id for m in messages], np.int64),
+        np.array([m.score for m in messages], np.float64),
+        candidates,
+        np.array([m.latency_ms for m in messages], np.float64),
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Answers judged by true positions.
+
+    Attributes:
+        figures: every figure by its JSON name.
+        matches: best candidates as matches, whether accepted or not; columns are places.
+        accepted: bool ``[Q]``, whether the node called it a match.
+        right: bool ``[Q]``, whether it did and the place is near enough.
+        query: float64 ``[Q, 3]``, true positions of the queries [m].
+        place: float64 ``[P, 3]``, true positions of the places [m].
+        place_stamp_ns: int64 ``[P]``, stamps of the images that became the places.
+    """
+
+    figures: dict[str, Any]
+    matches: Matches
+    accepted: npt.NDArray[np.bool_]
+    right: npt.NDArray[np.bool_]
+    query: npt.NDArray[np.float64]
+    place: npt.NDArray[np.float64]
+    place_stamp_ns: npt.NDArray[np.int64]
+
+
+def judge(
+    answers: Answers, truth: list[StampedPose], within_m: float, exclusion_s: float
+) -> Judged:
+    """Judge answers of a node that mapped and recognised in one drive; a pure function.
+
+    A query is matchable if an earlier place, stored more than ``exclusion_s`` before, truly lies
+    within ``within_m`` of it and looks the same way (45 degrees).
+
+    Args:
+        answers: the node's answers.
+        truth: true poses over the whole drive, in order of time.
+        within_m: how far a matched place may be from the query [m].
+        exclusion_s: the node's exclusion time [s].
+    """
+    stored = answers.status == Status.NEW_PLACE
+    place_ids, place_stamps = answers.place_id[stored], answers.stamp_ns[stored]
+    query, query_heading = _at(answers.stamp_ns, truth)
+    place, place_heading = query[stored], query_heading[stored]
+    distance = np.linalg.norm(query[:, None] - place[None], axis=2)
+    turned = np.abs((query_heading[:, None] - place_heading[None] + np.pi) % (2 * np.pi) - np.pi)
+    near = (distance <= within_m) & (turned <= SAME_HEADING)
+    searched = answers.stamp_ns[:, None] - place_stamps[None] > exclusion_s * 1e9
+    columns = {int(place_id): column for column, place_id in enumerate(place_ids)}
+    listed = np.vectorize(lambda each: columns.get(int(each), -1), otypes=[np.int64])
+    matches = metrics.matches_from_answers(
+        listed(answers.candidates), np.nan_to_num(answers.score, nan=-np.inf), near & searched
+    )
+    accepted = answers.status == Status.MATCHED
+    right = accepted & matches.correct
+    matchable = matches.matchable
+    figures = {
+        **metrics.summary(matches, (1, 5)),
+        "places": len(place_ids),
+        "accepted": int(accepted.sum()),
+        "accepted_right": int(right.sum()),
+        # Of the queries with a true place: accepted, and right.
+        "recall": float(right.sum() / matchable.sum()) if matchable.any() else None,
+        "precision": float(right.sum() / accepted.sum()) if accepted.any() else None,
+        "within_m": within_m,
+        "statuses": {s.name.lower(): int((answers.status == s).sum()) for s in Status},
+        **{f"latency_{k}": v for k, v in metrics.percentiles_ms(answers.latency_ms / 1e3).items()},
+    }
+    return Judged(figures, matches, accepted, right, query, place, place_stamps)
+
+
+def _at(
+    stamps: npt.NDArray[np.int64], truth: list[StampedPose]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """True positions ``[Q, 3]`` and headings ``[Q]`` [rad] at stamps, between neighbours linear."""
+    times = np.array([each.stamp_ns for each in truth], np.int64)
+    start = times[0]
+    seconds, wanted = (times - start) / 1e9, (stamps - start) / 1e9
+    positions = np.stack([each.position for each in truth])
+    x, y, z, w = np.stack([each.orientation for each in truth]).T
+    heading = np.unwrap(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+    position = np.stack([np.interp(wanted, seconds, each) for each in positions.T], axis=1)
+    return position, np.interp(wanted, seconds, heading)

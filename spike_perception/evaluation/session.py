@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes as on a robot: each node its own, talking over real DDS in a domain of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from spike_perception.errors import InputError
+from spike_perception.share import fast_dds_environment
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# First discovery port of a domain and ports per domain, by the RTPS specification (9.6.1.1).
+PORT_BASE = 7400
+PORTS_PER_DOMAIN = 250
+STOP_TIMEOUT_S = 10.0
+
+
+def free_domain() -> int:
+    """A DDS domain in which nobody on this machine listens."""
+    for attempt in range(100):
+        domain = 1 + (os.getpid() + attempt) % 100
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", PORT_BASE + PORTS_PER_DOMAIN * domain + 10))
+            except OSError:
+                continue
+        return domain
+    raise InputError("no_free_domain", "every DDS domain from 1 to 100 is in use on this machine")
+
+
+class RosSession:
+    """Starts processes in a fresh DDS domain and stops them when the block ends.
+
+    Each process writes what it prints to ``LOGS/NAME.log``.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(free_domain()),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            **fast_dds_environment(),
+        }
+
+    def __enter__(self) -> Self:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for name in reversed(list(self._processes)):
+            self.stop(name)
+
+    def start(self, name: str, module: str, arguments: Sequence[str]) -> None:
+        """Start ``python -m module arguments`` under ``name``."""
+        with (self._logs / f"{name}.log").open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+            )
+
+    def run(self, name: str, module: str, arguments: Sequence[str]) -> None:
+        """Start a process with this one's output and wait for its end.
+
+        Raises:
+            InputError: ``process_failed`` if it ended with another status than 0, or if one of
+                the processes beside it has died.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments], env=self.environment, check=False
+        )
+        self.require_alive()
+        if done.returncode:
+            raise InputError("process_failed", f"{name} ended with status {done.returncode}")
+
+    def pid(self, name: str) -> int:
+        """Process id."""
+        return self._processes[name].pid
+
+    def require_alive(self) -> None:
+        """Check that every started process still runs.
+
+        Raises:
+            InputError: ``process_failed`` with the last lines that the process wrote.
+        """
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                log = (self._logs / f"{name}.log").read_text(errors="replace").splitlines()
+                raise InputError(
+                    "process_failed",
+                    f"{name} ended with status {process.returncode}:\n" + "\n".join(log[-20:]),
+                )
+
+    def stop(self, name: str) -> int:
+        """Interrupt a process as Ctrl-C does and return its exit status."""
+        process = self._processes.pop(name)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            return process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()

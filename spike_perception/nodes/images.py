@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image messages as arrays."""
+
+from __future__ import annotations
+
+from sensor_msgs.msg import CompressedImage, Image
+
+from spike_perception.sensing.image import RgbImage, decode_compressed, image_from_message_fields
+
+
+def rgb_image(message: Image | CompressedImage) -> RgbImage:
+    """RGB image, uint8 [H, W, 3], of a raw or compressed image message.
+
+    Raises:
+        ImageError: the message holds no image that can be used; the reason says why.
+    """
+    if isinstance(message, CompressedImage):
+        return decode_compressed(message.data, message.format)
+    return image_from_message_fields(
+        message.height,
+        message.width,
+        message.encoding,
+        bool(message.is_bigendian),
+        message.step,
+        message.data,
+    )

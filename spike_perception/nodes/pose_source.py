@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the robot was when an image was taken, from odometry or from tf."""
+
+from __future__ import annotations
+
+import bisect
+import importlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rclpy.node import Node
+from rclpy.time import Time
+
+from spike_perception.config import setting
+from spike_perception.errors import InputError
+from spike_perception.nodes.stamps import stamp_ns
+from spike_perception.places.types import Pose
+
+
+@dataclass(frozen=True)
+class PoseConfig:
+    """Where poses come from."""
+
+    source: str = setting(
+        "none",
+        "none: places have no pose; odometry: nav_msgs/Odometry on pose.topic; tf: transform from "
+        "pose.robot_frame to pose.fixed_frame",
+        choices=("none", "odometry", "tf"),
+        fixed=True,
+    )
+    topic: str = setting("/odom", "odometry topic", fixed=True)
+    fixed_frame: str = setting("map", "frame of the poses, with source tf", fixed=True)
+    robot_frame: str = setting("base_link", "frame that moves, with source tf", fixed=True)
+    max_gap_s: float = setting(
+        0.2, "a pose farther from the image's stamp is not used (s)", minimum=0.0, maximum=60.0
+    )
+
+
+class PoseSource(Protocol):
+    """Poses by stamp."""
+
+    def at(self, stamp: int) -> Pose | None:
+        """Pose at ``stamp`` [ns], or None if none is known close enough.
+
+        Raises:
+            InputError: ``invalid_pose`` if the source sent numbers that are none.
+        """
+
+    def clear(self) -> None:
+        """Forget every pose (the clock jumped)."""
+
+
+class NoPoses:
+    """The null object: no pose is ever known."""
+
+    def at(self, stamp: int) -> None:
+        """None."""
+
+    def clear(self) -> None:
+        """Nothing to forget."""
+
+
+class OdometryPoses:
+    """Keeps the latest odometry and interpolates between neighbours.
+
+    Thread-safe: the executor adds, the worker asks.
+    """
+
+    def __init__(self, max_gap_ns: int, refused: Callable[[InputError], None]) -> None:
+        """Keep poses.
+
+        Args:
+            max_gap_ns: a pose farther from the asked stamp is not used [ns].
+            refused: told of each message that was left out.
+        """
+        self._max_gap_ns = max_gap_ns
+        self._refused = refused
+        self._lock = threading.Lock()
+        self._track: deque[tuple[int, Pose]] = deque(maxlen=512)
+
+    def add(self, message: Any) -> None:
+        """Callback for ``nav_msgs/Odometry``."""
+        position, orientation = message.pose.pose.position, message.pose.pose.orientation
+        try:
+            pose = Pose(
+                (position.x, position.y, position.z),
+                (orientation.x, orientation.y, orientation.z, orientation.w),
+                message.header.frame_id,
+            )
+        except InputError as error:
+            self._refused(error)
+            return
+        stamp = stamp_ns(message.header.stamp)
+        with self._lock:
+            if self._track and stamp <= self._track[-1][0]:
+                if self._track[-1][0] - stamp < self._max_gap_ns:
+                    return  # late by a little: its neighbours are there already
+                self._track.clear()
+            self._track.append((stamp, pose))
+
+    def at(self, stamp: int) -> Pose | None:
+        """Pose at ``stamp`` [ns]: linear between the two nearest messages."""
+        with self._lock:
+            track = list(self._track)
+        place = bisect.bisect_left(track, stamp, key=lambda each: each[0])
+        beside = track[max(0, place - 1) : place + 1]
+        near = [each for each in beside if abs(each[0] - stamp) <= self._max_gap_ns]
+        if not near:
+            return None
+        if len(near) == 1:
+            return near[0][1]
+        (before_ns, before), (after_ns, after) = near
+        return _between(before, after, (stamp - before_ns) / (after_ns - before_ns))
+
+    def clear(self) -> None:
+        """Forget every pose."""
+        with self._lock:
+            self._track.clear()
+
+
+def _between(before: Pose, after: Pose, share: float) -> Pose:
+    """Linear in position; normalised linear in rotation, which is exact enough between samples."""
+    turned = sum(a * b for a, b in zip(before.orientation, after.orientation, strict=True)) < 0
+    sign = -1.0 if turned else 1.0
+    position = tuple(
+        a + share * (b - a) for a, b in zip(before.position, after.position, strict=True)
+    )
+    orientation = tuple(
+        a + share * (sign * b - a)
+        for a, b in zip(before.orientation, after.orientation, strict=True)
+    )
+    return Pose(position, orientation, before.frame_id)  # type: ignore[arg-type]
+
+
+class TfPoses:
+    """Asks tf2_ros, which is part of every ROS install but not of the wheels."""
+
+    def __init__(self, node: Node, config: PoseConfig) -> None:
+        try:
+            tf2_ros = importlib.import_module("tf2_ros")
+        except ImportError as error:
+            raise InputError(
+                "tf_missing",
+                f"pose.source is tf, but tf2_ros cannot be imported ({error}); install it "
+                "(apt install ros-$ROS_DISTRO-tf2-ros-py) or set pose.source to odometry or none",
+            ) from error
+        self._config = config
+        self._failure: type[Exception] = tf2_ros.TransformException
+        self._buffer = tf2_ros.Buffer(node=node)
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+
+    def at(self, stamp: int) -> Pose | None:
+        """Pose of the robot frame in the fixed frame at ``stamp`` [ns]."""
+        try:
+            transform = self._buffer.lookup_transform(
+                self._config.fixed_frame, self._config.robot_frame, Time(nanoseconds=stamp)
+            ).transform
+        except self._failure:
+            return None
+        position, rotation = transform.translation, transform.rotation
+        return Pose(
+            (position.x, position.y, position.z),
+            (rotation.x, rotation.y, rotation.z, rotation.w),
+            self._config.fixed_frame,
+        )
+
+    def clear(self) -> None:
+        """Forget every transform: tf2's own buffer does not on a backward jump."""
+        self._buffer.clear()

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record topics to an MCAP bag through rclpy, until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+
+from spike_perception.bags.raw import RawBagWriter, RawMessage
+from spike_perception.cli import add_json, emit
+from spike_perception.nodes.replay import message_class
+from spike_perception.share import share_folder
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("-o", "--output", type=Path, required=True, help="bag to write")
+    parser.add_argument("--topics", nargs="+", required=True, help="topics to record")
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="format")
+    add_json(parser)
+
+
+def installed_definitions(package: str) -> dict[str, str]:
+    """Texts of an installed interface package's messages by ``package/msg/Name``.
+
+    Raises:
+        InputError: ``package_missing`` if the package is not installed.
+    """
+    files = sorted(share_folder(package).glob("msg/*.msg"))
+    return {f"{package}/msg/{path.stem}": path.read_text() for path in files}
+
+
+class Recorder:
+    """Subscribes to topics as they appear and writes what arrives."""
+
+    def __init__(self, node: Node, writer: RawBagWriter, topics: list[str]) -> None:
+        self._node = node
+        self._writer = writer
+        self._missing = set(topics)
+        self.counts = dict.fromkeys(topics, 0)
+        self._find()
+        node.create_timer(0.1, self._find)
+
+    def _find(self) -> None:
+        for name, types in self._node.get_topic_names_and_types():
+            if name in self._missing and (kind := message_class(types[0])) is not None:
+                self._missing.discard(name)
+                self._writer.add_topic(name, types[0])
+                self._node.create_subscription(
+                    kind, name, self._write_to(name), self._profile(name), raw=True
+                )
+
+    def _profile(self, topic: str) -> QoSProfile:
+        """What every publisher there is can serve: its own reliability and durability."""
+        offers = [each.qos_profile for each in self._node.get_publishers_info_by_topic(topic)]
+        reliable = all(each.reliability == ReliabilityPolicy.RELIABLE for each in offers)
+        latched = all(each.durability == DurabilityPolicy.TRANSIENT_LOCAL for each in offers)
+        return QoSProfile(
+            depth=1000,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
+
+    def _write_to(self, topic: str) -> Callable[[bytes], None]:
+        def write(data: bytes) -> None:
+            now = self._node.get_clock().now().nanoseconds
+            self._writer.write(RawMessage(topic, now, data))
+            self.counts[topic] += 1
+
+        return write
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Record until SIGINT or SIGTERM; the bag is then complete."""
+    stopped = threading.Event()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    definitions = installed_definitions("spike_perception_msgs")
+    with RawBagWriter(arguments.output, definitions, arguments.storage) as writer:
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        node = rclpy.create_node("record")
+        try:
+            recorder = Recorder(node, writer, arguments.topics)
+            while not stopped.is_set():
+                rclpy.spin_once(node, timeout_sec=0.1)
+        finally:
+            node.destroy_node()
+            rclpy.try_shutdown()
+    lines = [f"{count:8d}  {topic}" for topic, count in recorder.counts.items()]
+    emit(arguments, {"recorded": recorder.counts}, "\n".join(lines))
+    return 0

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drive a simulated robot along a route and write what it senses as a bag.
+
+Topics: the sensors' own (camera: ``/camera/image_raw``, ``/camera/camera_info``), ``/odom`` with
+drift, ``/tf`` (odom to base_link, the same drifting pose), ``/tf_static`` (base_link to every
+sensor) and ``/ground_truth/odom`` (frame ``map``), which the tf tree does not contain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spike_perception.bags.writer import NANOSECONDS, BagWriter
+from spike_perception.config import section, setting
+from spike_perception.errors import InputError
+from spike_perception.simulation.daylight import daylight
+from spike_perception.simulation.pose import Pose
+from spike_perception.simulation.route import Route
+from spike_perception.simulation.scene import Scene
+from spike_perception.simulation.sdf import World
+from spike_perception.simulation.sensors import Camera, Sensor
+
+BLEND = 4.0  # distance over which a lap's lateral offset sets in (m)
+SPEED_RIPPLE = 0.1  # relative change of speed along a lap
+RIPPLES = 5  # of speed in a lap
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """The robot's camera."""
+
+    name: str = setting("camera", "SDF name of the camera sensor on the robot")
+    topic: str = setting("/camera/image_raw", "topic of the images")
+    frame_id: str = setting("camera_optical_frame", "optical frame of the images")
+    width: int = setting(320, "picture width (px)", minimum=16, maximum=4096)
+    height: int = setting(240, "picture height (px)", minimum=16, maximum=4096)
+    rate: float = setting(5.0, "pictures a second (Hz)", minimum=0.1, maximum=1000.0)
+
+
+@dataclass(frozen=True)
+class OdometryConfig:
+    """Odometry by dead reckoning, with errors that grow with the distance driven."""
+
+    rate: float = setting(20.0, "messages a second (Hz)", minimum=0.1, maximum=1000.0)
+    scale_error: float = setting(
+        0.002, "relative error of distance, constant in a drive", minimum=-0.5, maximum=0.5
+    )
+    heading_noise: float = setting(
+        0.001, "random walk of the heading (rad per square root of m)", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclass(frozen=True)
+class DriveConfig:
+    """Everything about a drive but world and route."""
+
+    seed: int = setting(0, "seed of all randomness", minimum=0, maximum=2**31 - 1)
+    start_time: float = setting(1000.0, "stamp of the start (s)", minimum=1.0, maximum=2e9)
+    storage: str = setting("mcap", "bag format", choices=("mcap", "sqlite3"))
+    laps: int = setting(0, "drive only this many laps, 0 for all", minimum=0, maximum=100)
+    maximum_seconds: float = setting(
+        0.0, "end after this much simulated time (s), 0 for the whole route", minimum=0.0
+    )
+    camera: CameraConfig = section(CameraConfig)
+    odometry: OdometryConfig = section(OdometryConfig)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """True motion of the base, sampled at even times.
+
+    Attributes:
+        seconds: ``[N]`` time since the start (s).
+        position: ``[N, 2]`` x, y in the world (m).
+        yaw: ``[N]`` heading, unwrapped (rad).
+        lap: ``[N]`` index of the lap.
+        distance: ``[N]`` distance along the centreline since the lap's start (m).
+    """
+
+    seconds: NDArray[np.float64]
+    position: NDArray[np.float64]
+    yaw: NDArray[np.float64]
+    lap: NDArray[np.int64]
+    distance: NDArray[np.float64]
+
+    def pose(self, index: int) -> Pose:
+        """The pose at one sample."""
+        x, y = self.position[index]
+        return Pose.planar(float(x), float(y), float(self.yaw[index]))
+
+    def twist(self) -> NDArray[np.float64]:
+        """``[N, 3]``: velocity forward and leftward (m/s) and about z (rad/s), in the base."""
+        velocity = np.gradient(self.position, self.seconds, axis=0)
+        cos, sin = np.cos(self.yaw), np.sin(self.yaw)
+        return np.stack(
+            [
+                cos * velocity[:, 0] + sin * velocity[:, 1],
+                cos * velocity[:, 1] - sin * velocity[:, 0],
+                np.gradient(self.yaw, self.seconds),
+            ],
+            axis=1,
+        )
+
+
+@dataclass(frozen=True)
+class LapSummary:
+    """One lap as driven: stamps (ns) of its first and last sample, length of the loop (m)."""
+
+    daylight: str
+    start_ns: int
+    end_ns: int
+    length: float
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A finished drive."""
+
+    bag: Path
+    laps: tuple[LapSummary, ...]
+    messages: dict[str, int] = field(default_factory=dict)
+
+
+def plan(route: Route, period: float, laps: int = 0) -> Trajectory:
+    """Drive the route's laps, one after the other without a stop.
+
+    Args:
+        route: loop and laps.
+        period: time between samples (s).
+        laps: drive only this many; 0 for all.
+
+    Returns:
+        The true trajectory. Its speed ripples round each lap's mean; the lateral offset of a lap
+        sets in over its first metres; the robot faces the way it moves.
+    """
+    line = route.centreline()
+    length = float(line[-1, 0])
+    turn = float(line[-1, 3] - line[0, 3])
+    times, rows = [], []
+    now, before, heading = 0.0, 0.0, 0.0
+    count = 0
+    for number, lap in enumerate(route.laps[: laps or None]):
+        # Time at which each sample of the centreline is passed.
+        speed = lap.speed * (1 + SPEED_RIPPLE * np.sin(RIPPLES * 2 * np.pi * line[:, 0] / length))
+        passed = now + np.concatenate(
+            [[0.0], np.cumsum(np.diff(line[:, 0]) * 2 / (speed[:-1] + speed[1:]))]
+        )
+        while count * period <= passed[-1]:
+            at = count * period
+            distance = float(np.interp(at, passed, line[:, 0]))
+            x, y, along = (float(np.interp(at, passed, line[:, k])) for k in (1, 2, 3))
+            share = min(distance / BLEND, 1.0)
+            change = lap.lateral_offset - before
+            offset = before + change * share * share * (3 - 2 * share)
+            slope = change * 6 * share * (1 - share) / BLEND
+            times.append(at)
+            rows.append(
+                (
+                    x - offset * math.sin(along),
+                    y + offset * math.cos(along),
+                    heading + along + math.atan(slope),
+                    number,
+                    distance,
+                )
+            )
+            count += 1
+        now, before, heading = float(passed[-1]), lap.lateral_offset, heading + turn
+    table = np.array(rows)
+    return Trajectory(
+        np.array(times), table[:, :2], table[:, 2], table[:, 3].astype(np.int64), table[:, 4]
+    )
+
+
+def dead_reckoning(
+    truth: Trajectory, config: OdometryConfig, rng: np.random.Generator
+) -> Trajectory:
+    """What wheel odometry believes: starts at its own origin, errors grow with the distance."""
+    steps = np.diff(truth.position, axis=0)
+    lengths = np.linalg.norm(steps, axis=1)
+    noise = rng.standard_normal(len(steps)) * config.heading_noise * np.sqrt(lengths)
+    drift = np.concatenate([[0.0], np.cumsum(noise)]) - truth.yaw[0]
+    cos, sin = np.cos(drift[:-1]), np.sin(drift[:-1])
+    believed = (1 + config.scale_error) * np.stack(
+        [cos * steps[:, 0] - sin * steps[:, 1], sin * steps[:, 0] + cos * steps[:, 1]], axis=1
+    )
+    position = np.concatenate([np.zeros((1, 2)), np.cumsum(believed, axis=0)])
+    return Trajectory(truth.seconds, position, truth.yaw + drift, truth.lap, truth.distance)
+
+
+def drive(
+    world: World,
+    route: Route,
+    output: Path,
+    config: DriveConfig | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drive:
+    """Drive and write the bag.
+
+    Args:
+        world: parsed SDF with a robot model.
+        route: loop and laps.
+        output: folder of the new bag.
+        config: everything else.
+        progress: called with (samples done, samples in all).
+
+    Returns:
+        The drive; with the same arguments on the same machine every message is the same.
+
+    Raises:
+        InputError: see the modules ``scene``, ``route`` and ``bags.writer``; ``invalid_setting``
+            if a sensor's rate does not divide the odometry's.
+    """
+    config = config or DriveConfig()
+    truth = plan(route, 1 / config.odometry.rate, config.laps)
+    if config.maximum_seconds:
+        kept = truth.seconds <= config.maximum_seconds
+        truth = Trajectory(
+            truth.seconds[kept],
+            truth.position[kept],
+            truth.yaw[kept],
+            truth.lap[kept],
+            truth.distance[kept],
+        )
+    drift_seed, *sensor_seeds = np.random.SeedSequence(config.seed).spawn(2)
+    odometry = dead_reckoning(truth, config.odometry, np.random.default_rng(drift_seed))
+    start = round(config.start_time * NANOSECONDS)
+    stamps = [start + round(t * NANOSECONDS) for t in truth.seconds.tolist()]
+    picture = (config.camera.width, config.camera.height)
+    camera: Camera | None = None
+    with BagWriter(output, config.storage) as bag:
+        try:
+            scene = _scene(world, route, 0, picture)
+            camera = Camera(
+                scene,
+                name=config.camera.name,
+                width=config.camera.width,
+                height=config.camera.height,
+                rate=config.camera.rate,
+                topic=config.camera.topic,
+                frame_id=config.camera.frame_id,
+            )
+            sensors: list[tuple[Sensor, int, np.random.Generator]] = [
+                (sensor, _every(sensor.rate, config.odometry.rate), np.random.default_rng(seed))
+                for sensor, seed in zip([camera], sensor_seeds, strict=True)
+            ]
+            for sensor, _, _ in sensors:
+                mount = sensor.mount
+                bag.transform(
+                    start,
+                    "base_link",
+                    sensor.frame_id,
+                    mount.translation,
+                    mount.rotation,
+                    static=True,
+                )
+            motions = truth.twist(), odometry.twist()
+            lap = 0
+            for i, stamp in enumerate(stamps):
+                if truth.lap[i] != lap:
+                    lap = int(truth.lap[i])
+                    scene = _scene(world, route, lap, picture)
+                _write_motion(bag, stamp, truth, odometry, motions, i, config.odometry)
+                due = [each for each in sensors if i % each[1] == 0]
+                if due:
+                    scene.place_robot(truth.pose(i))
+                for sensor, _, rng in due:
+                    sensor.write(bag, stamp, sensor.observe(scene, rng))
+                if progress:
+                    progress(i + 1, len(stamps))
+        finally:
+            if camera:
+                camera.close()
+    length = float(route.centreline()[-1, 0])
+    laps = []
+    for lap in range(int(truth.lap.max()) + 1):
+        inside = np.flatnonzero(truth.lap == lap)
+        laps.append(
+            LapSummary(route.laps[lap].daylight, stamps[inside[0]], stamps[inside[-1]], length)
+        )
+    return Drive(output, tuple(laps), dict(bag.counts))
+
+
+def _scene(world: World, route: Route, lap: int, picture: tuple[int, int]) -> Scene:
+    return Scene(world, daylight(route.laps[lap].daylight), size=picture)
+
+
+def _every(rate: float, base_rate: float) -> int:
+    every = round(base_rate / rate)
+    if every < 1 or not math.isclose(every * rate, base_rate, rel_tol=1e-9):
+        raise InputError(
+            "invalid_setting",
+            f"a sensor's rate is {rate:g} Hz; allowed is odometry.rate ({base_rate:g} Hz) divided "
+            "by a whole number",
+        )
+    return every
+
+
+def _write_motion(
+    bag: BagWriter,
+    stamp: int,
+    truth: Trajectory,
+    odometry: Trajectory,
+    motions: tuple[NDArray[np.float64], NDArray[np.float64]],
+    index: int,
+    config: OdometryConfig,
+) -> None:
+    """Write odometry, its transform and the ground truth of one moment."""
+    believed = odometry.pose(index)
+    travelled = float(odometry.seconds[index]) * 1.0
+    spread = (0.01 + config.scale_error * travelled) ** 2
+    heading = config.heading_noise**2 * travelled
+    bag.transform(stamp, "odom", "base_link", believed.translation, believed.rotation)
+    for topic, frame, pose, motion, variance in (
+        ("/odom", "odom", believed, motions[1], (spread, spread, 0.0, 0.0, 0.0, heading)),
+        ("/ground_truth/odom", "map", truth.pose(index), motions[0], (0.0,) * 6),
+    ):
+        forward, leftward, turning = (float(v) for v in motion[index])
+        bag.odometry(
+            topic,
+            stamp,
+            frame,
+            "base_link",
+            pose.translation,
+            pose.rotation,
+            (forward, leftward, 0.0),
+            (0.0, 0.0, turning),
+            variance,
+        )

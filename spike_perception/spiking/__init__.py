@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spiking neurons, connections and attention, their unfolding into binary steps, their energy."""

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launch files and what they name: arguments, parameters, executables and files all exist."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spike_perception.config import flatten, from_flat, settings
+
+LAUNCH_FILES = sorted((Path(__file__).resolve().parents[2] / "launch").glob("*.launch.py"))
+
+
+def parameters() -> set[str]:
+    from spike_perception.nodes.place_recognizer import PlaceRecognizerConfig
+
+    return {each.path for each in settings(PlaceRecognizerConfig)}
+
+
+def constant(path: Path, name: str) -> object:
+    """The value of a literal assigned at the top of a launch file, read without running it."""
+    for statement in ast.parse(path.read_text()).body:
+        if isinstance(statement, ast.Assign) and statement.targets[0].id == name:
+            return ast.literal_eval(statement.value)
+    raise AssertionError(f"{path.name} has no {name}")
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
+def test_every_argument_sets_a_parameter_that_exists(path):
+    assert set(constant(path, "PARAMETERS").values()) <= parameters()
+
+
+def test_the_parameter_file_fits_the_node(repository):
+    from spike_perception.nodes.place_recognizer import PlaceRecognizerConfig
+
+    document = yaml.safe_load((repository / "config" / "vpr.yaml").read_text())
+    given = flatten(document["/**"]["place_recognizer"]["ros__parameters"])
+    from_flat(PlaceRecognizerConfig, given)
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
+def test_executables_and_files_are_shipped(path, repository):
+    text = path.read_text()
+    executables = set(re.findall(r'executable="([^"]+)"', text))
+    installed = set(
+        re.findall(r'"([\w-]+) = spike_perception', (repository / "setup.py").read_text())
+    )
+    assert executables and executables <= installed
+    for folder, name in re.findall(r'SHARE / "(\w+)" / "([^"]+)"', text):
+        assert (repository / folder / name).is_file(), name
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
+def test_it_loads_and_describes_itself_under_real_launch(path):
+    launch = pytest.importorskip("launch", reason="launch comes with a ROS install")
+    pytest.importorskip("launch_ros", reason="launch_ros comes with a ROS install")
+    spec = importlib.util.spec_from_file_location(path.stem.replace(".", "_"), path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    description = module.generate_launch_description()
+    declared = {each.name for each in description.get_launch_arguments()}
+    assert set(module.PARAMETERS) <= declared
+    context = launch.LaunchContext()
+    for argument in description.get_launch_arguments():
+        argument.visit(context)
+    nodes = module.start(context)
+    assert any(type(each).__name__ == "LifecycleNode" for each in nodes)
+
+
+def test_rviz_and_foxglove_show_topics_that_are_published(repository):
+    from spike_perception.nodes import place_recognizer
+
+    source = Path(place_recognizer.__file__).read_text()
+    published = {
+        name.replace("~", "/place_recognizer")
+        for name in re.findall(r'publisher\([\w, ]*?"([~/][\w/]*)"', source)
+    }
+    for name in ("vpr.rviz", "vpr.foxglove.json"):
+        shown = set(re.findall(r"/place_\w+(?:/\w+)*", (repository / "config" / name).read_text()))
+        assert shown
+        assert shown <= published, shown - published
