@@ -53,6 +53,18 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
         "spike_perception.nodes.bench",
         "measure a running place_recognizer under camera load",
     ),
+    ("bench", "students"): (
+        "spike_perception.evaluation.bench_students",
+        "measure the students' engines beside their peers",
+    ),
+    ("energy",): (
+        "spike_perception.deploy.command_energy",
+        "estimate what a bundle's network costs",
+    ),
+    ("model", "export"): (
+        "spike_perception.deploy.command_export",
+        "write a bundle's binary form for neuromorphic tools (NIR)",
+    ),
     ("model", "info"): ("spike_perception.deploy.command_info", "verify and show a model bundle"),
     ("demo",): ("spike_perception.evaluation.demo", "a simulated robot recognises places"),
 }

@@ -94,7 +94,7 @@ class OpenVinoEngine:
         import openvino
 
         self._core = openvino.Core()
-        self._model = self._core.read_model(onnx, b"")
+        self._onnx = onnx
         self._options = {
             # 8-bit sums are exact whatever is said here; the potentials stay in 32 bits.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -107,7 +107,7 @@ class OpenVinoEngine:
         self._any: Any = None
 
     def _request(self, batch: int) -> Any:
-        model = self._model.clone()
+        model = self._core.read_model(self._onnx, b"")
         model.reshape(
             {each: [batch, *(list(each.get_partial_shape())[1:])] for each in model.inputs}
         )
@@ -167,7 +167,7 @@ def make_engine(
     precision: str,
     threads: int,
     onnx: Callable[[], bytes],
-    network: Callable[[], nn.Module],
+    network: Callable[[], nn.Module] | None = None,
 ) -> Engine:
     """An engine from :func:`choose_engine` with its network.
 
@@ -182,4 +182,6 @@ def make_engine(
         return OpenVinoEngine(onnx(), precision, threads)
     if name == "onnxruntime":
         return OnnxRuntimeEngine(onnx(), threads)
+    if network is None:
+        raise TypeError("engine torch needs the module")
     return TorchEngine(network())

@@ -68,13 +68,21 @@ def deployed_form(student: Student, precision: str) -> Student:
     """The student that a runtime of that precision computes; ``bf16`` is that of ``f32``.
 
     Use it to evaluate, in torch, exactly what a robot will run.
+
+    Raises:
+        InputError: ``not_quantisable`` if sums of int8 weights could leave the exact range.
     """
     form = fold_batch_norm(student)
     if precision == "int8":
         largest = levels(form)
         for module in form.modules():
             if isinstance(module, Synapses) and not module.analogue:
-                module.quantise(largest)
+                try:
+                    module.quantise(largest)
+                except ValueError as error:
+                    raise InputError(
+                        "not_quantisable", f"{error}; run this bundle with precision f32"
+                    ) from error
     return form
 
 

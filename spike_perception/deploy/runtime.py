@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spike_perception.deploy.bundle import Bundle
 from spike_perception.deploy.engines import Engine, choose_engine, installed, make_engine
+from spike_perception.deploy.grouping import group_cloud
 from spike_perception.deploy.network_cache import Graph, default_folder, kept_graph
 from spike_perception.deploy.preprocessing import prepare_image, prepare_points
 from spike_perception.errors import InputError
@@ -155,13 +156,9 @@ class _Network:
         batch = np.stack([prepare_points(each, self.bundle.preprocessing) for each in clouds])
         if self.bundle.student != "pointformer":
             return batch
-        import torch
-
-        from spike_perception.students.grouping import group_points
-
         config = self.bundle.student_config
         groups, neighbours = config["groups"], config["neighbours"]
-        return np.asarray(group_points(torch.from_numpy(batch), groups, neighbours).numpy())
+        return np.stack([group_cloud(each, groups, neighbours) for each in batch])
 
 
 class Runtime(_Network):
@@ -185,6 +182,13 @@ class Runtime(_Network):
             InputError: ``wrong_input`` or ``not_finite``.
         """
         return self._engine.run([self._checked(batch)])[0]
+
+    def warm_up(self, batch: int = 2) -> None:
+        """Make ready for batches other than one too, which takes some tenths of a second.
+
+        Without it the first such batch waits for that.
+        """
+        self.infer(np.zeros((batch, *self.sample_shape), np.float32))
 
 
 class StreamingRuntime(_Network):

@@ -181,6 +181,9 @@ PEERS: dict[str, type[nn.Module]] = {
 class _EightBit(nn.Module):
     """A layer with its input rounded to 255 steps over the range seen, its weights to int8."""
 
+    weight_scale: Tensor
+    weight_zero: Tensor
+
     def __init__(self, layer: nn.Linear | nn.Conv2d, low: float, high: float) -> None:
         super().__init__()
         self.layer = layer

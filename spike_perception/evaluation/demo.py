@@ -32,6 +32,7 @@ PARAMETERS = {
     "use_sim_time": "true",
     "image.reliability": "reliable",
     "pose.source": "odometry",
+    "pose.wait_s": "1.0",
     "map.mode": "both",
     "decision.exclusion_s": "20.0",
 }

@@ -136,7 +136,7 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
         if config.pose.source == "tf":
             self._poses = TfPoses(self, config.pose)
         elif config.pose.source == "odometry":
-            self._poses = OdometryPoses(int(config.pose.max_gap_s * 1e9), self.count_drop)
+            self._poses = OdometryPoses(config.pose, self.count_drop)
         self._engine = self._open(descriptor, config.map.mode)
 
     def listen(self) -> None:
@@ -218,12 +218,13 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
         """Recognise one image and publish what came out."""
         stamp = stamp_ns(message.header.stamp)
         image = rgb_image(message)
+        if self._last_stamp_ns - stamp > self.config.time.jump_back_s * 1e9:
+            self.forget()
+        # Outside the lock: it may wait for the executor to deliver odometry.
+        query = Query(image, stamp, message.header.frame_id, self._poses.at(stamp))
         with self._engine_lock:
             if self._engine is None:
                 return
-            if self._last_stamp_ns - stamp > self.config.time.jump_back_s * 1e9:
-                self.forget()
-            query = Query(image, stamp, message.header.frame_id, self._poses.at(stamp))
             recognition = self._engine.recognizer.register(query)
             self._last_stamp_ns = stamp
             answer = place_match(message.header, recognition, self._engine.map)

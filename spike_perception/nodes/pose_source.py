@@ -37,6 +37,13 @@ class PoseConfig:
     max_gap_s: float = setting(
         0.2, "a pose farther from the image's stamp is not used (s)", minimum=0.0, maximum=60.0
     )
+    wait_s: float = setting(
+        0.0,
+        "with source odometry: wait so long for odometry as new as the image, instead of taking "
+        "the latest (s)",
+        minimum=0.0,
+        maximum=5.0,
+    )
 
 
 class PoseSource(Protocol):
@@ -69,16 +76,17 @@ class OdometryPoses:
     Thread-safe: the executor adds, the worker asks.
     """
 
-    def __init__(self, max_gap_ns: int, refused: Callable[[InputError], None]) -> None:
+    def __init__(self, config: PoseConfig, refused: Callable[[InputError], None]) -> None:
         """Keep poses.
 
         Args:
-            max_gap_ns: a pose farther from the asked stamp is not used [ns].
+            config: gaps and patience.
             refused: told of each message that was left out.
         """
-        self._max_gap_ns = max_gap_ns
+        self._max_gap_ns = int(config.max_gap_s * 1e9)
+        self._wait_s = config.wait_s
         self._refused = refused
-        self._lock = threading.Lock()
+        self._arrived = threading.Condition()
         self._track: deque[tuple[int, Pose]] = deque(maxlen=512)
 
     def add(self, message: Any) -> None:
@@ -94,16 +102,20 @@ class OdometryPoses:
             self._refused(error)
             return
         stamp = stamp_ns(message.header.stamp)
-        with self._lock:
+        with self._arrived:
             if self._track and stamp <= self._track[-1][0]:
                 if self._track[-1][0] - stamp < self._max_gap_ns:
                     return  # late by a little: its neighbours are there already
                 self._track.clear()
             self._track.append((stamp, pose))
+            self._arrived.notify_all()
 
     def at(self, stamp: int) -> Pose | None:
         """Pose at ``stamp`` [ns]: linear between the two nearest messages."""
-        with self._lock:
+        with self._arrived:
+            self._arrived.wait_for(
+                lambda: bool(self._track) and self._track[-1][0] >= stamp, self._wait_s
+            )
             track = list(self._track)
         place = bisect.bisect_left(track, stamp, key=lambda each: each[0])
         beside = track[max(0, place - 1) : place + 1]
@@ -117,7 +129,7 @@ class OdometryPoses:
 
     def clear(self) -> None:
         """Forget every pose."""
-        with self._lock:
+        with self._arrived:
             self._track.clear()
 
 

@@ -30,13 +30,13 @@ from spike_perception.places.sequence import match_sequences
 # Both rules read the lower half of the impostors alone, because stretches that the map holds twice
 # (a loop, a long stop) give answers that are right after all, and those lie in the upper half.
 # The lead of the best of many impostors over the second is about exponentially distributed, so that
-# its median tells the whole distribution; the rate was chosen on the first 1,600 Nordland places.
+# its median tells the whole distribution; the rate was chosen by looking at all of Nordland.
 SCORE_SPREADS = 1.27  # times (median - lower quartile) above the median: a Gumbel upper quartile
+CLEAR_SPREADS = 12.76  # likewise, the Gumbel quantile that one impostor in ten thousand reaches
 IMPOSTOR_RATE = 0.002  # share of impostors whose lead may pass
-# In a map of a few dozen places the runners-up are too few for that rule, and it asks too much. A
-# lead of half the score is always enough: the runner-up is then nearer to the background than to
-# the best.
-LEAD_SHARE = 0.5
+# That rule alone asks too much where the score itself says that this is no impostor; then a lead of
+# this share of the score is enough. A map too small to calibrate itself is trusted less.
+LEAD_SHARE = {"map": 0.3, "default": 0.5}
 STRETCHES = 16  # stretches of the map that are looked up
 STRETCH = 12  # answers taken from each
 MOST_PLACES = 2048  # columns looked at; more would only cost time
@@ -49,6 +49,7 @@ class Calibration:
     Attributes:
         threshold: least score of a match.
         margin: least lead over a different place.
+        clear: score that no impostor reaches; it waives most of a margin that nobody has checked.
         length: sequence length that they hold for.
         source: ``"default"``, ``"map"``, ``"labels"``, or ``"settings"`` where someone set them.
         answers: impostor or labelled answers that they rest on.
@@ -57,6 +58,7 @@ class Calibration:
 
     threshold: float
     margin: float
+    clear: float
     length: int
     source: str
     answers: int
@@ -65,14 +67,14 @@ class Calibration:
     def accepts(self, score: float, margin: float) -> Literal["yes", "low", "ambiguous"]:
         """Judge a best place by its score and its lead.
 
-        Thresholds from labels or settings hold as they are; those that nobody has checked are
-        waived for a lead of ``LEAD_SHARE`` of the score.
+        Thresholds from labels or settings hold as they are. A margin that nobody has checked is
+        waived for a lead of ``LEAD_SHARE`` of a clear score.
         """
         if not score >= self.threshold:
             return "low"
         wanted = self.margin
-        if self.source in ("default", "map"):
-            wanted = min(wanted, LEAD_SHARE * score)
+        if score >= self.clear and self.source in LEAD_SHARE:
+            wanted = min(wanted, LEAD_SHARE[self.source] * score)
         return "yes" if margin >= wanted else "ambiguous"
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,6 +92,7 @@ class Calibration:
             found = cls(
                 float(values["threshold"]),
                 float(values["margin"]),
+                float(values["clear"]),
                 int(values["length"]),
                 str(values["source"]),
                 int(values["answers"]),
@@ -99,7 +102,7 @@ class Calibration:
             raise InputError(
                 "invalid_calibration", f"the calibration stored in the map is damaged: {error!r}"
             ) from error
-        if not (math.isfinite(found.threshold) and math.isfinite(found.margin)):
+        if not all(map(math.isfinite, (found.threshold, found.margin, found.clear))):
             raise InputError("invalid_calibration", "the map's calibration is not finite")
         return found
 
@@ -111,9 +114,9 @@ def default_calibration(length: int, places: int = 0) -> Calibration:
     numbers; the constants lie above the impostors of Nordland, with room for the doubt that a map
     of a few places leaves about its own spread.
     """
-    return Calibration(
-        2.0 + 6.0 / math.sqrt(length), 1.0 + 2.0 / length, length, "default", 0, places
-    )
+    threshold = 2.0 + 6.0 / math.sqrt(length)
+    margin = 1.0 + 2.0 / length
+    return Calibration(threshold, margin, threshold, length, "default", 0, places)
 
 
 def calibrate_from_map(
@@ -142,20 +145,31 @@ def calibration_steps(
 ) -> Iterator[Calibration | None]:
     """:func:`calibrate_from_map` in steps of some milliseconds, for use between two images.
 
-    Works on copies: the index may change between the steps.
+    Works on copies made now: the index may change between the steps.
 
-    Yields:
-        None after every step, and the calibration after the last.
+    Returns:
+        Yields None after every step, and the calibration after the last.
     """
     places = min(len(index), MOST_PLACES)
     # The newest part of a large map: rows that follow one another, so that sequences are real.
     first = len(index) - places
-    layout = Layout(
+    part = Layout(
         layout.order[first:].copy(),
         layout.session[first:].copy(),
         None if layout.position is None else layout.position[first:].copy(),
     )
     vectors = index.vectors(np.arange(first, len(index)))
+    return _steps(index, vectors, part, sequence, decision)
+
+
+def _steps(
+    index: PlaceIndex,
+    vectors: NDArray[Any],
+    layout: Layout,
+    sequence: SequenceConfig,
+    decision: DecisionConfig,
+) -> Iterator[Calibration | None]:
+    places, total = len(vectors), len(index)
     length = sequence.length
     window = decision.neighbourhood + length
     scores: list[float] = []
@@ -184,17 +198,18 @@ def calibration_steps(
                 scores.append(float(ranking.scores[0, 0]))
                 margins.append(float(ranking.margin[0]))
         yield None
-    cautious = default_calibration(length, first + places)
+    cautious = default_calibration(length, total)
     if len(scores) < 50:
         yield cautious
         return
     yield Calibration(
-        min(_score_limit(scores), cautious.threshold),
+        min(_score_limit(scores, SCORE_SPREADS), cautious.threshold),
         min(_margin_limit(margins), cautious.margin),
+        min(_score_limit(scores, CLEAR_SPREADS), cautious.threshold),
         length,
         "map",
         len(scores),
-        first + places,
+        total,
     )
 
 
@@ -209,9 +224,9 @@ def _surroundings(layout: Layout, column: int, window: int, radius: float) -> ND
     return near | other
 
 
-def _score_limit(scores: list[float]) -> float:
+def _score_limit(scores: list[float], spreads: float) -> float:
     quartile, median = np.quantile(scores, [0.25, 0.5])
-    return float(median + SCORE_SPREADS * (median - quartile))
+    return float(median + spreads * (median - quartile))
 
 
 def _margin_limit(margins: list[float]) -> float:
@@ -257,4 +272,4 @@ def calibrate_from_labels(
             f"no thresholds reach precision {precision:g} over these {scores.size} queries; ask "
             "for less, use longer sequences, or another descriptor",
         )
-    return Calibration(best[1], best[2], length, "labels", int(scores.size), places)
+    return Calibration(best[1], best[2], best[1], length, "labels", int(scores.size), places)

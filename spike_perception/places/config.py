@@ -75,7 +75,7 @@ class DecisionConfig:
         maximum=1000.0,
     )
     support: float = setting(
-        1.0,
+        0.5,
         "score that the newest image alone must have at the match (background spreads), so that a "
         "sequence does not go on matching where known surroundings end",
         minimum=-1000.0,

@@ -201,7 +201,13 @@ class PlaceMap:
                 ``map_other_weights``, ``map_in_use``, ``map_not_writable`` or ``map_unreadable``.
         """
         path = Path(path)
-        if not path.is_file():
+        try:
+            found = path.is_file()
+        except OSError as error:
+            raise InputError(
+                "map_unreadable", f"cannot read the place map {path}: {error.strerror}"
+            ) from error
+        if not found:
             raise InputError(
                 "map_missing",
                 f"there is no place map {path}; make one in mode mapping or both, or correct the "
@@ -260,7 +266,7 @@ class PlaceMap:
 
     def _load(self) -> None:
         """Check the file and read what is kept in memory."""
-        with self._reading() as connection:
+        with map_file.reading(self.path, as_writer=not self.read_only) as connection:
             manifest = _check_file(self.path, connection)
             self.map_id = str(manifest["map_id"])
             self.created_ns = int(manifest["created_ns"])

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import sqlite3
-import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from types import TracebackType
 from spike_perception.errors import InputError
 
 SIDECARS = ("", "-wal", "-shm")
+PATIENCE_S = 1.0  # how long one opening waits for another
 
 
 def sidecar(path: Path, suffix: str) -> Path:
@@ -60,33 +60,34 @@ class WriterLock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock of the map ``path`` or refuse at once.
+        """Take the lock of the map ``path``; a reader that is just reading is waited for.
 
         Raises:
             InputError: ``map_in_use``, or ``map_not_writable`` if the folder takes no file.
         """
         self._path = sidecar(path, "-lock")
-        while True:
-            try:
-                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except OSError as error:
-                raise InputError(
-                    "map_not_writable",
-                    f"cannot write beside the place map {path}: {error.strerror}; choose a "
-                    "writable folder, or mode localisation, which writes nothing",
-                ) from error
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(self._descriptor)
-                raise in_use(path) from error
+        latest = time.monotonic() + PATIENCE_S
+        while not self._try(path):
+            if time.monotonic() > latest:
+                raise in_use(path)
+            time.sleep(0.02)
+
+    def _try(self, path: Path) -> bool:
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise InputError(
+                "map_not_writable",
+                f"cannot write beside the place map {path}: {error.strerror}; choose a writable "
+                "folder, or mode localisation, which writes nothing",
+            ) from error
+        with suppress(OSError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The last holder removes the file; a lock on a removed file protects nothing.
-            try:
-                if os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
-                    return
-            except FileNotFoundError:
-                pass
-            os.close(self._descriptor)
+            if os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
+                return True
+        os.close(self._descriptor)
+        return False
 
     def release(self) -> None:
         """Give the lock back and remove its file."""
@@ -129,29 +130,64 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
+def no_writer(path: Path) -> Iterator[bool]:
+    """Whether no process has the map open for writing; none can begin to while this is True."""
+    try:
+        descriptor = os.open(sidecar(path, "-lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # no lock was ever taken, or none can be
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def reading(path: Path, *, as_writer: bool = False) -> Iterator[sqlite3.Connection]:
     """Open for one reading, without writing a byte to the file, its log or its folder.
 
-    Three cases: a clean file is opened as immutable; with a log and its shared index beside it
-    (a writer is at work, or was killed) SQLite reads both without touching them; a log whose index
-    is missing (the file was copied) is read from a temporary copy, because SQLite would have to
-    write the index.
+    While a writer is at work, SQLite reads its log and the index of that log in shared memory.
+    Otherwise the file is opened as immutable; if a killed writer has left a log, that is read too,
+    with an index in our own memory, because the one left behind may be half written.
+
+    Args:
+        path: the map.
+        as_writer: True if this process has the writer's lock and no connection yet.
     """
-    log, index = sidecar(path, "-wal"), sidecar(path, "-shm")
-    with ExitStack() as stack:
-        if log.exists() and index.exists():
-            connection = connect(path, "mode=ro&readonly_shm=1")
-        elif log.exists() and log.stat().st_size > 0:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="place-map-")))
-            copy = scratch / "copy"
-            shutil.copyfile(path, copy)
-            shutil.copyfile(log, sidecar(copy, "-wal"))
-            connection = connect(copy, "mode=rw")
-        else:
-            connection = connect(path, "mode=ro&immutable=1")
-        stack.callback(connection.close)
-        connection.execute("BEGIN")
-        yield connection
+    latest = time.monotonic() + PATIENCE_S
+    while True:
+        with ExitStack() as stack:
+            alone = as_writer or stack.enter_context(no_writer(path))
+            try:
+                connection = _connect_reader(path, alone)
+                stack.callback(connection.close)
+                connection.execute("BEGIN")
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError:
+                # A writer that is just opening or closing has its log, but not yet its index.
+                if alone or time.monotonic() > latest:
+                    raise
+            else:
+                yield connection
+                return
+        time.sleep(0.02)
+
+
+def _connect_reader(path: Path, alone: bool) -> sqlite3.Connection:
+    log = sidecar(path, "-wal")
+    if not alone:
+        return connect(path, "mode=ro&readonly_shm=1")
+    if log.exists() and log.stat().st_size > 0:
+        connection = connect(path, "mode=ro&vfs=unix-none")
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # then the index lies in our memory
+        return connection
+    return connect(path, "mode=ro&immutable=1")
 
 
 def quarantine(path: Path) -> Path:

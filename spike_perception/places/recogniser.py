@@ -67,6 +67,11 @@ class _Search:
     standardised: Floats  # the newest image alone, [rows]
 
 
+def _share(done: float, whole: float) -> float:
+    """``done / whole``, at most 1; everything is the whole of nothing."""
+    return 1.0 if done >= whole else done / whole
+
+
 class PlaceRecognizer:
     """Recognises places in a stream of images; see the module.
 
@@ -221,14 +226,15 @@ class PlaceRecognizer:
             self._check_stamp(query.stamp_ns)
             vector = self._descriptor.describe(query.image)
             self._last_stamp = query.stamp_ns
-            keyframe = self._is_keyframe(query)
+            progress = self._progress(query)
+            keyframe = progress >= 1.0
             if keyframe:
                 self._keyframe = query
             if self.mode == "mapping":
                 answer = Recognition(Status.NOT_SEARCHED)
             else:
                 self._follow_map(query.stamp_ns)
-                answer = self._search(vector, keyframe)
+                answer = self._search(vector, progress)
             if keyframe and self._stores(answer.status):
                 answer = self._store(query, vector, answer)
             elif keyframe:
@@ -249,16 +255,16 @@ class PlaceRecognizer:
                 "come in order of time (after a jump of the clock, reset first)",
             )
 
-    def _is_keyframe(self, query: Query) -> bool:
+    def _progress(self, query: Query) -> float:
+        """How far it is from the last keyframe, as a share of the way to the next; 1: keyframe."""
         last, limits = self._keyframe, self.config.keyframe
         if last is None:
-            return True
+            return 1.0
         if query.pose is not None and last.pose is not None:
-            return (
-                query.pose.distance_to(last.pose) >= limits.distance_m
-                or query.pose.angle_to(last.pose) >= limits.angle_rad
-            )
-        return query.stamp_ns - last.stamp_ns >= limits.interval_s * 1e9
+            way = _share(query.pose.distance_to(last.pose), limits.distance_m)
+            turn = _share(query.pose.angle_to(last.pose), limits.angle_rad)
+            return max(way, turn)
+        return _share(query.stamp_ns - last.stamp_ns, limits.interval_s * 1e9)
 
     def _stores(self, status: Status) -> bool:
         if self.mode == "mapping":
@@ -386,7 +392,8 @@ class PlaceRecognizer:
             found = replace(found, margin=chosen.margin, source="settings")
         return found
 
-    def _search(self, vector: NDArray[Any], keyframe: bool) -> Recognition:
+    def _search(self, vector: NDArray[Any], progress: float) -> Recognition:
+        keyframe = progress >= 1.0
         warm = len(self._seen) == self.config.sequence.length - 1
         if len(self._index) == 0:
             if keyframe:
@@ -395,7 +402,8 @@ class PlaceRecognizer:
                 nothing = np.empty(0, dtype=np.int64)
                 self._remember(_Seen(vector, 0.0, np.inf, nothing), empty)
             return Recognition(Status.NO_MAP)
-        search = self._score_all(vector) if self._index.exact else self._score_ends(vector)
+        score = self._score_all if self._index.exact else self._score_ends
+        search = score(vector, progress)
         decision = self.config.decision
         layout = self._table.layout(None if search.invalid is None else search.rows)
         ranking = retrieve(
@@ -416,18 +424,18 @@ class PlaceRecognizer:
         if self._index.exact:
             self._matcher.push(standardised)
 
-    def _score_all(self, vector: NDArray[Any]) -> _Search:
+    def _score_all(self, vector: NDArray[Any], progress: float) -> _Search:
         raw = self._index.scores(vector[None])[0]
         centre, spread = centre_and_spread(raw)
         row = (raw - np.float32(centre)) / np.float32(spread)
-        scores = self._matcher.evaluate(row, session_bounds(self._table.session))
+        scores = self._matcher.evaluate(row, session_bounds(self._table.session), progress)
         nearest = np.argpartition(-raw, min(ENDS_THEN, raw.size) - 1)[:ENDS_THEN]
         seen = _Seen(vector, centre, spread, self._index.ids[nearest])
         return _Search(scores, np.arange(raw.size), None, seen, row)
 
-    def _score_ends(self, vector: NDArray[Any]) -> _Search:
+    def _score_ends(self, vector: NDArray[Any], progress: float) -> _Search:
         """As :meth:`_score_all`, but along the trajectories to the likeliest ends alone."""
-        index, steps, places = self._index, self._matcher.steps, len(self._index)
+        index, steps, places = self._index, self._matcher.steps_since(progress), len(self._index)
         centre, spread = centre_and_spread(
             index.similarity(vector[None], self._background_vectors())[0]
         )

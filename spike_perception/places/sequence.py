@@ -5,9 +5,10 @@ After Milford and Wyeth, "SeqSLAM" (ICRA 2012): instead of the best single image
 trajectory through the score matrix is sought, over several velocities. Three readings are ours.
 It is causal: a trajectory ends at the newest query, so that an answer is there at once. The scores
 of each query are standardised over the map (median and median absolute deviation), so that a
-threshold means the same by day and by night. And a trajectory that would begin before the first
-place of a session, or before the first query, gets the background level 0 for what is missing, so
-that sequences never cross from one session into another.
+threshold means the same by day and by night. And sequences never cross from one session into
+another: a trajectory that would begin before the first place of a session, or before the first
+query, is judged by the frames it has, as a mean that is shrunk towards the background level 0 the
+more of them are missing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ Ints = NDArray[np.int64]
 # counts as so many places (our reading; both are in units of cosine similarity).
 PRIOR_PLACES = 10
 PRIOR_SPREAD = 0.1
+# A trajectory's mean is mixed with so many frames at background level (our reading): the true place
+# just after the beginning of a session would else lose to its neighbours further on, which have
+# more frames to show.
+PRIOR_FRAMES = 4
 
 
 def centre_and_spread(scores: Floats) -> tuple[float, float]:
@@ -50,14 +55,19 @@ def standardise(scores: Floats) -> Floats:
     return np.array(rows, dtype=np.float32).reshape(scores.shape)
 
 
-def trajectories(config: SequenceConfig) -> Ints:
+def trajectories(config: SequenceConfig, since: float = 1.0) -> Ints:
     """How many places back each trajectory is at each age.
+
+    Args:
+        config: length and velocities.
+        since: how far the newest query is from the last keyframe, as a share of the way from one
+            keyframe to the next, 0 to 1; 1 for a keyframe.
 
     Returns:
         int64 [trajectories, length]: entry u is the step back, in places, of the query u frames
         ago; column 0 is 0. Negative for trajectories in the opposite order. No two are equal.
     """
-    ages = np.arange(config.length)
+    ages = np.maximum(np.arange(config.length) - 1.0 + since, 0.0)
     slowest, fastest = sorted((config.min_velocity, config.max_velocity))
     velocities = np.linspace(slowest, fastest, config.velocity_steps)
     steps = np.floor(velocities[:, None] * ages + 0.5).astype(np.int64)
@@ -95,7 +105,8 @@ def aggregate(rows: Iterable[Floats], steps: Ints, bounds: tuple[Ints, Ints]) ->
         bounds: see :func:`session_bounds`.
 
     Returns:
-        float32 [places], mean over the sequence length.
+        float32 [places], mean over the frames of the trajectory that lie in the session, shrunk
+        by ``PRIOR_FRAMES`` such that a full sequence keeps its mean.
     """
     rows = list(rows)[: steps.shape[1]]
     first, last = bounds
@@ -106,6 +117,7 @@ def aggregate(rows: Iterable[Floats], steps: Ints, bounds: tuple[Ints, Ints]) ->
     best = np.full(places, -np.inf, dtype=np.float32)
     for trajectory in steps:
         total = np.zeros(places, dtype=np.float32)
+        frames = np.full(places, PRIOR_FRAMES, dtype=np.float32)
         for row, step in zip(rows, trajectory.tolist(), strict=False):
             if abs(step) >= places:
                 continue
@@ -115,12 +127,14 @@ def aggregate(rows: Iterable[Floats], steps: Ints, bounds: tuple[Ints, Ints]) ->
                 target, source = slice(0, places + step), slice(-step, places)
             if one_run:
                 total[target] += row[source]
+                frames[target] += 1
                 continue
             if step not in inside:
                 inside[step] = ((here - step >= first) & (here - step <= last))[target]
             total[target] += np.where(inside[step], row[source], np.float32(0))
-        np.maximum(best, total, out=best)
-    return best / np.float32(steps.shape[1])
+            frames[target] += inside[step]
+        np.maximum(best, total / frames, out=best)
+    return best * np.float32(1 + PRIOR_FRAMES / steps.shape[1])
 
 
 class SequenceMatcher:
@@ -136,6 +150,7 @@ class SequenceMatcher:
         Args:
             config: length and velocities.
         """
+        self._config = config
         self.steps = trajectories(config)
         self._rows: deque[Floats] = deque(maxlen=max(config.length - 1, 0))
 
@@ -148,14 +163,19 @@ class SequenceMatcher:
         """Queries remembered; the sequence is full when this is ``length - 1``."""
         return len(self._rows)
 
-    def evaluate(self, row: Floats, bounds: tuple[Ints, Ints]) -> Floats:
+    def steps_since(self, since: float) -> Ints:
+        """The trajectories for a query between two keyframes, see :func:`trajectories`."""
+        return self.steps if since >= 1.0 else trajectories(self._config, since)
+
+    def evaluate(self, row: Floats, bounds: tuple[Ints, Ints], since: float = 1.0) -> Floats:
         """Scores with ``row`` as the newest query; the state stays as it is.
 
         Args:
             row: standardised scores float32 [places].
             bounds: see :func:`session_bounds`.
+            since: how far from the last keyframe, see :func:`trajectories`.
         """
-        return aggregate([row, *self._rows], self.steps, bounds)
+        return aggregate([row, *self._rows], self.steps_since(since), bounds)
 
     def push(self, row: Floats) -> None:
         """Remember ``row`` as the newest query of the sequence."""

@@ -227,8 +227,9 @@ def drive(
             truth.lap[kept],
             truth.distance[kept],
         )
-    drift_seed, *sensor_seeds = np.random.SeedSequence(config.seed).spawn(2)
-    odometry = dead_reckoning(truth, config.odometry, np.random.default_rng(drift_seed))
+    seeds = np.random.SeedSequence(config.seed)
+    drift = np.random.default_rng(seeds.spawn(1)[0])
+    odometry = dead_reckoning(truth, config.odometry, drift)
     start = round(config.start_time * NANOSECONDS)
     stamps = [start + round(t * NANOSECONDS) for t in truth.seconds.tolist()]
     picture = (config.camera.width, config.camera.height)
@@ -245,9 +246,10 @@ def drive(
                 topic=config.camera.topic,
                 frame_id=config.camera.frame_id,
             )
-            sensors: list[tuple[Sensor, int, np.random.Generator]] = [
+            fitted: list[Sensor] = [camera]
+            sensors = [
                 (sensor, _every(sensor.rate, config.odometry.rate), np.random.default_rng(seed))
-                for sensor, seed in zip([camera], sensor_seeds, strict=True)
+                for sensor, seed in zip(fitted, seeds.spawn(len(fitted)), strict=True)
             ]
             for sensor, _, _ in sensors:
                 mount = sensor.mount
@@ -259,13 +261,13 @@ def drive(
                     mount.rotation,
                     static=True,
                 )
-            motions = truth.twist(), odometry.twist()
+            motions = _Motions(truth, odometry, config.odometry)
             lap = 0
             for i, stamp in enumerate(stamps):
                 if truth.lap[i] != lap:
                     lap = int(truth.lap[i])
                     scene = _scene(world, route, lap, picture)
-                _write_motion(bag, stamp, truth, odometry, motions, i, config.odometry)
+                motions.write(bag, stamp, i)
                 due = [each for each in sensors if i % each[1] == 0]
                 if due:
                     scene.place_robot(truth.pose(i))
@@ -301,34 +303,37 @@ def _every(rate: float, base_rate: float) -> int:
     return every
 
 
-def _write_motion(
-    bag: BagWriter,
-    stamp: int,
-    truth: Trajectory,
-    odometry: Trajectory,
-    motions: tuple[NDArray[np.float64], NDArray[np.float64]],
-    index: int,
-    config: OdometryConfig,
-) -> None:
-    """Write odometry, its transform and the ground truth of one moment."""
-    believed = odometry.pose(index)
-    travelled = float(odometry.seconds[index]) * 1.0
-    spread = (0.01 + config.scale_error * travelled) ** 2
-    heading = config.heading_noise**2 * travelled
-    bag.transform(stamp, "odom", "base_link", believed.translation, believed.rotation)
-    for topic, frame, pose, motion, variance in (
-        ("/odom", "odom", believed, motions[1], (spread, spread, 0.0, 0.0, 0.0, heading)),
-        ("/ground_truth/odom", "map", truth.pose(index), motions[0], (0.0,) * 6),
-    ):
-        forward, leftward, turning = (float(v) for v in motion[index])
-        bag.odometry(
-            topic,
-            stamp,
-            frame,
-            "base_link",
-            pose.translation,
-            pose.rotation,
-            (forward, leftward, 0.0),
-            (0.0, 0.0, turning),
-            variance,
+class _Motions:
+    """Writes odometry, its transform and the ground truth of one moment after the other."""
+
+    def __init__(self, truth: Trajectory, odometry: Trajectory, config: OdometryConfig) -> None:
+        self.truth, self.odometry = truth, odometry
+        self.twists = truth.twist(), odometry.twist()
+        steps = np.linalg.norm(np.diff(odometry.position, axis=0), axis=1)
+        travelled = np.concatenate([[0.0], np.cumsum(steps)])
+        self.heading_variance = config.heading_noise**2 * travelled
+        # A random walk of the heading moves the end of the path by a third of its variance there.
+        self.position_variance = (config.scale_error * travelled) ** 2 + (
+            self.heading_variance * travelled**2 / 3
         )
+
+    def write(self, bag: BagWriter, stamp: int, index: int) -> None:
+        believed = self.odometry.pose(index)
+        bag.transform(stamp, "odom", "base_link", believed.translation, believed.rotation)
+        at, about = float(self.position_variance[index]), float(self.heading_variance[index])
+        for topic, frame, pose, twist, variance in (
+            ("/odom", "odom", believed, self.twists[1], (at, at, 0.0, 0.0, 0.0, about)),
+            ("/ground_truth/odom", "map", self.truth.pose(index), self.twists[0], (0.0,) * 6),
+        ):
+            forward, leftward, turning = (float(v) for v in twist[index])
+            bag.odometry(
+                topic,
+                stamp,
+                frame,
+                "base_link",
+                pose.translation,
+                pose.rotation,
+                (forward, leftward, 0.0),
+                (0.0, 0.0, turning),
+                variance,
+            )

@@ -68,7 +68,7 @@ class _Builder:
         )
         if kind != "plane":
             parts.append(
-                f'<collision name="part_{len(parts)}"><pose>{place}</pose>{shape}</collision>'
+                f'<collision name="body_{len(parts)}"><pose>{place}</pose>{shape}</collision>'
             )
 
     def box(self, look: str | Colour, size: tuple[float, float, float], *pose: float) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import Any
 
@@ -14,11 +15,11 @@ from spike_perception.simulation.pose import Pose
 from spike_perception.simulation.sdf import CameraSensor, World
 from spike_perception.simulation.sdf_to_mjcf import sdf_to_mjcf
 
-# MuJoCo reads this when it is first imported; "osmesa" is its slower way without EGL.
+# MuJoCo reads this when it is first imported.
 GL_VARIABLE = "MUJOCO_GL"
 GL_ADVICE = (
     "MuJoCo cannot start OpenGL without a screen; on Debian and Ubuntu it needs "
-    "apt-get install libegl1 libgl1-mesa-dri libopengl0 (or libosmesa6 and MUJOCO_GL=osmesa)"
+    "apt-get install libegl1 libopengl0 libgl1-mesa-dri (or, slower, libosmesa6)"
 )
 SUN_DISTANCE = 14.0  # of the shadow map's viewpoint from the robot (m)
 
@@ -38,7 +39,7 @@ class Scene:
         labels: class name by name of top-level model (MuJoCo body).
 
     Raises:
-        InputError: ``unknown_model`` or ``static_robot``.
+        InputError: ``unknown_model``, ``static_robot``, ``invalid_sdf`` or ``opengl_missing``.
     """
 
     def __init__(
@@ -48,16 +49,19 @@ class Scene:
         robot: str = "robot",
         size: tuple[int, int] = (640, 480),
     ) -> None:
-        os.environ.setdefault(GL_VARIABLE, "egl")
-        import mujoco
-
+        mujoco = _import_mujoco()
         if world.model(robot).static:
             raise InputError("static_robot", f"model {robot!r} is static; the robot must move")
         mjcf = sdf_to_mjcf(world, daylight, size)
         self.world = world
         self.daylight = daylight
         self.labels = mjcf.labels
-        self.model: Any = mujoco.MjModel.from_xml_string(mjcf.xml, mjcf.assets)
+        try:
+            self.model: Any = mujoco.MjModel.from_xml_string(mjcf.xml, mjcf.assets)
+        except ValueError as error:
+            raise InputError(
+                "invalid_sdf", f"{world.source}: MuJoCo cannot build this world: {error}"
+            ) from error
         self.data: Any = mujoco.MjData(self.model)
         self._mocap = int(self.model.body(robot).mocapid[0])
         self._mujoco = mujoco
@@ -106,3 +110,24 @@ class Scene:
             return self._mujoco.Renderer(self.model, height, width)
         except Exception as error:  # the GL bindings raise errors of many unrelated types
             raise InputError("opengl_missing", f"{GL_ADVICE}: {error}") from error
+
+
+def _import_mujoco() -> Any:
+    """Import MuJoCo with a way of rendering that needs no screen: EGL, else OSMesa."""
+    if GL_VARIABLE not in os.environ:
+        osmesa = not _loads("libEGL.so.1", "libOpenGL.so.0") and _loads("libOSMesa.so.8")
+        os.environ[GL_VARIABLE] = "osmesa" if osmesa else "egl"
+    try:
+        import mujoco
+    except Exception as error:  # without its libraries, PyOpenGL fails in unrelated ways
+        raise InputError("opengl_missing", f"{GL_ADVICE}: {error}") from error
+    return mujoco
+
+
+def _loads(*libraries: str) -> bool:
+    try:
+        for library in libraries:
+            ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

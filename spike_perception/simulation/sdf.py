@@ -208,6 +208,10 @@ class _Reader:
     def children(self, element: ET.Element, supported: str) -> Iterator[ET.Element]:
         """Yield the supported children, pass over the harmless, refuse the rest."""
         skipped = _PASSED_OVER.get(element.tag, "").split()
+        names = [child.get("name") for child in element if child.get("name")]
+        if len(set(names)) < len(names):
+            twice = sorted({str(name) for name in names if names.count(name) > 1})
+            raise self.fail("invalid_sdf", f"names are used twice: {', '.join(twice)}")
         for child in element:
             if child.tag in skipped or ":" in child.tag or "{" in child.tag:
                 continue
@@ -306,15 +310,8 @@ class _Reader:
                     pass
                 ambient = self.colour(child, "ambient", ambient)
                 background = self.colour(child, "background", background)
-        self.unique(models)
         name = self.name(element)
         return World(name, tuple(models), tuple(lights), ambient, background, self.source)
-
-    def unique(self, named: list[Model] | list[Link]) -> None:
-        names = [each.name for each in named]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise self.fail("invalid_sdf", f"names are used twice: {', '.join(twice)}")
 
     def model(self, element: ET.Element) -> Model:
         if element.get("placement_frame"):
@@ -325,8 +322,6 @@ class _Reader:
                 links.append(self.link(child))
             elif child.tag == "model":
                 models.append(self.model(child))
-        self.unique(links)
-        self.unique(models)
         return Model(
             self.name(element),
             self.pose(element),

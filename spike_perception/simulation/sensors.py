@@ -83,11 +83,10 @@ class Camera:
         clean = self._renderer.render()
         if scene.daylight is None:
             return np.asarray(clean, np.uint8)
-        picture = rng.standard_normal(clean.shape, np.float32)
+        picture: NDArray[np.float32] = rng.standard_normal(clean.shape, np.float32)
         picture *= scene.daylight.noise
         picture += clean * np.float32(scene.daylight.exposure)
-        np.clip(np.rint(picture, out=picture), 0, 255, out=picture)
-        return picture.astype(np.uint8)
+        return np.rint(picture).clip(0, 255).astype(np.uint8)
 
     def write(self, bag: BagWriter, stamp_ns: int, observation: NDArray[np.uint8]) -> None:
         """Write the image and its camera_info."""

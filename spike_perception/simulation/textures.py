@@ -183,10 +183,11 @@ def _road(rng: np.random.Generator) -> Image:
 
 def _corrugated(colour: Colour) -> Painter:
     def paint(rng: np.random.Generator) -> Image:
-        wave = 26 * np.sin(np.arange(SIZE) * 2 * np.pi / 8)
-        image = _plain(colour) + wave[None, :, None]
+        image = _plain(colour)
+        image += 26 * np.sin(np.arange(SIZE) * 2 * np.pi / 8)[None, :, None]
         image[SIZE // 3 : SIZE // 2, SIZE // 4 : SIZE // 2] += 45
-        return image + (10 * _clouds(rng, 9))[..., None]
+        image += (10 * _clouds(rng, 9))[..., None]
+        return image
 
     return paint
 

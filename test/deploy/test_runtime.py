@@ -59,6 +59,25 @@ def test_one_and_many_give_the_same(student, bundle, sensor):
     assert cosine(together, alone) > 0.9999
 
 
+def test_warming_up_changes_nothing(student, bundle, sensor):
+    runtime = load_runtime(bundle("spike-pointnet"), threads=1, cache=None)
+    x = sensor(student("spike-pointnet"), 4)
+    before = runtime.infer(x[:1])
+    runtime.warm_up(4)
+    assert np.array_equal(runtime.infer(x[:1]), before)
+    assert np.array_equal(runtime.infer(x)[0], before[0])
+
+
+def test_weights_beyond_exact_sums_are_not_quantised(student):
+    model = student("spike-pointnet", levels=16)
+    wide = torch.nn.Parameter(torch.ones(4, 1 << 16), requires_grad=False)
+    model.embed.synapses.layer.weight = wide
+    model.embed.synapses.norm = None
+    with pytest.raises(InputError) as caught:
+        deployed_form(model, "int8")
+    assert caught.value.reason == "not_quantisable"
+
+
 def test_bfloat16_is_only_near(student, bundle, sensor):
     pytest.importorskip("openvino")
     model = student("spikformer")
@@ -220,12 +239,13 @@ def test_the_bundle_says_its_precision(bundle):
     assert load_runtime(model, precision="f32", cache=None).precision == "f32"
 
 
-def test_a_second_start_needs_no_torch(bundle, tmp_path, sensor, student):
+@pytest.mark.parametrize("kind", ["spikformer", "pointformer"])
+def test_a_second_start_needs_no_torch(kind, bundle, tmp_path, sensor, student):
     pytest.importorskip("openvino")
-    model, cache = bundle("spikformer"), tmp_path / "cache"
+    model, cache = bundle(kind), tmp_path / "cache"
     file = tmp_path / "model.safetensors"
     model.save(file)
-    x = sensor(student("spikformer"), 1)
+    x = sensor(student(kind), 1)
     first = load_runtime(file, "openvino", cache=cache).infer(x)
     np.save(tmp_path / "x.npy", x)
     code = (
@@ -233,7 +253,10 @@ def test_a_second_start_needs_no_torch(bundle, tmp_path, sensor, student):
         "import numpy as np\n"
         "from spike_perception.deploy.runtime import load_runtime\n"
         "file, cache, x, y = sys.argv[1:]\n"
-        "np.save(y, load_runtime(file, 'openvino', cache=cache).infer(np.load(x)))\n"
+        "runtime = load_runtime(file, 'openvino', cache=cache)\n"
+        "if runtime.bundle.kind == 'points':\n"
+        "    runtime.prepare_points([np.ones((200, 4))])\n"
+        "np.save(y, runtime.infer(np.load(x)))\n"
     )
     paths = [str(each) for each in (file, cache, tmp_path / "x.npy", tmp_path / "y.npy")]
     subprocess.run([sys.executable, "-c", code, *paths], check=True, env={**os.environ})

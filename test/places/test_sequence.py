@@ -6,6 +6,7 @@ import pytest
 
 from spike_perception.places.config import SequenceConfig
 from spike_perception.places.sequence import (
+    PRIOR_FRAMES,
     SequenceMatcher,
     aggregate,
     centre_and_spread,
@@ -28,12 +29,14 @@ def by_definition(z: np.ndarray, steps: np.ndarray, session: np.ndarray) -> np.n
     for query in range(queries):
         for place in range(places):
             for trajectory in steps:
-                total = 0.0
+                total, frames = 0.0, 0
                 for age in range(min(length, query + 1)):
                     column = place - trajectory[age]
                     if 0 <= column < places and session[column] == session[place]:
                         total += z[query - age, column]
-                best[query, place] = max(best[query, place], total / length)
+                        frames += 1
+                shrunk = total / (frames + PRIOR_FRAMES) * (length + PRIOR_FRAMES) / length
+                best[query, place] = max(best[query, place], shrunk)
     return best
 
 
@@ -59,6 +62,14 @@ def test_stream_and_whole_matrix_are_identical() -> None:
         np.testing.assert_array_equal(streamed, matcher.evaluate(row, session_bounds(session)))
         matcher.push(row)
         np.testing.assert_array_equal(streamed, whole[number])
+
+
+def test_between_keyframes_the_trajectories_are_shorter_by_what_is_left_of_the_way() -> None:
+    steady = config(4, min_velocity=1.0, max_velocity=1.0)
+    assert trajectories(steady).tolist() == [[0, 1, 2, 3]]
+    assert trajectories(steady, 0.6).tolist() == [[0, 1, 2, 3]]
+    assert trajectories(steady, 0.4).tolist() == [[0, 0, 1, 2]]
+    assert trajectories(steady, 0.0).tolist() == [[0, 0, 1, 2]]
 
 
 def test_is_causal() -> None:
