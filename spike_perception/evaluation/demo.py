@@ -112,7 +112,7 @@ def _drive(arguments: argparse.Namespace, out: Path) -> None:
             COMMAND,
             [
                 *("replay", str(out / "drive"), "--rate", "0", "--wait", "30"),
-                *("--lockstep", "/place_match"),
+                *("--lockstep", "/place_match", "--listeners", "1"),
             ],
         )
         for name in ("record", "place_recognizer"):

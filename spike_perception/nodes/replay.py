@@ -32,6 +32,7 @@ SENSOR_TYPES = (
     "spike_perception_msgs/msg/EventPacket",
 )
 CLOCK_PERIOD_S = 0.01
+SETTLE_S = 0.5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +62,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="after each sensor message, wait for the answer of the same stamp on TOPIC",
     )
     parser.add_argument(
+        "--listeners",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --wait and --lockstep: wait for N subscribers of the answers (a recorder)",
+    )
+    parser.add_argument(
         "--answer-timeout", type=float, default=5.0, metavar="S", help="give an answer up after S"
     )
     add_json(parser)
@@ -85,10 +93,11 @@ def header_stamp_ns(data: bytes) -> int:
 class Answers:
     """Stamps of what arrives on an answer topic."""
 
-    def __init__(self, node: Node, topic: str, timeout_s: float) -> None:
+    def __init__(self, node: Node, topic: str, timeout_s: float, listeners: int) -> None:
         self._node = node
         self._topic = topic
         self._timeout_s = timeout_s
+        self._listeners = listeners
         self._subscribed = False
         self._stamps: set[int] = set()
         self.unanswered = 0
@@ -103,10 +112,14 @@ class Answers:
                 self._subscribed = True
 
     def ready(self) -> bool:
-        """Whether somebody publishes answers that we hear."""
+        """Whether somebody publishes answers that we, and as many others as asked for, hear."""
         if not self._subscribed:
             self._subscribe()
-        return self._subscribed and self._node.count_publishers(self._topic) > 0
+        return (
+            self._subscribed
+            and self._node.count_publishers(self._topic) > 0
+            and self._node.count_subscribers(self._topic) > self._listeners
+        )
 
     def wait_for(self, stamp: int) -> None:
         """Spin until the answer of ``stamp`` [ns] has come, or the timeout has passed."""
@@ -144,7 +157,7 @@ class Player:
         self._sensors = [t for t in self._sent if bag.topics[t] in SENSOR_TYPES]
         self._clock = None if arguments.no_clock else node.create_publisher(Clock, "/clock", 10)
         self._answers = (
-            Answers(node, arguments.lockstep, arguments.answer_timeout)
+            Answers(node, arguments.lockstep, arguments.answer_timeout, arguments.listeners)
             if arguments.lockstep
             else None
         )
@@ -165,7 +178,9 @@ class Player:
             heard = any(self._publishers[t].get_subscription_count() for t in self._sensors)
             return heard and (self._answers is None or self._answers.ready())
 
-        _spin_until(self._node, ready, seconds)
+        if _spin_until(self._node, ready, seconds):
+            # What this process has discovered, the others may take a moment longer to.
+            _spin_until(self._node, lambda: False, SETTLE_S)
 
     def play(self) -> None:
         """Publish every message once."""
@@ -237,10 +252,13 @@ def _remappings(pairs: list[str]) -> dict[str, str]:
     return renamed
 
 
-def _spin_until(node: Node, condition: Callable[[], bool], seconds: float) -> None:
+def _spin_until(node: Node, condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if condition():
+            return True
         rclpy.spin_once(node, timeout_sec=0.05)
+    return False
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -150,7 +150,8 @@ def test_in_lockstep_with_a_node_in_its_own_process_nothing_is_lost(tmp_path, st
     node = "spike_perception.nodes.place_recognizer"
     start(sys.executable, "-m", node, "--ros-args", *overrides)
     recorder = start(*command("record", "-o", tmp_path / "answers", "--topics", "/place_match"))
-    arguments = ["replay", bag, "--rate", "0", "--wait", "30", "--lockstep", "/place_match"]
+    arguments = ["replay", bag, "--rate", "0", "--wait", "30"]
+    arguments += ["--lockstep", "/place_match", "--listeners", "1"]
     replay = subprocess.run(
         command(*arguments, "--json", "-"), stdout=subprocess.PIPE, check=True, timeout=120
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+# One worker builds once for all of them.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("colcon")]
 PREFIX = Path(sys.prefix)
 
 
@@ -63,7 +64,7 @@ def test_the_installed_node_and_command_start_from_the_workspace(workspace):
     executables = workspace / "install" / "spike_perception" / "lib" / "spike_perception"
     assert os.access(executables / "place_recognizer", os.X_OK)
     script = (
-        "source install/local_setup.bash && "
+        f"source {workspace}/install/local_setup.bash && "
         "python -c 'import spike_perception, spike_perception_msgs as m; "
         "print(spike_perception.__file__, m.__file__)' && "
         f"{executables}/spike-perception --version"
