@@ -1,19 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages of bags as CDR bytes: what replay and record move without deserialising."""
+"""Messages of bags as CDR bytes: what replay moves without deserialising."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
 from spike_perception.bags.reader import BagReader
 from spike_perception.errors import InputError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Convert = Callable[[bytes], bytes]
 
@@ -80,65 +74,3 @@ class RawBag(BagReader):
             dst_is2=True,
         )
         return lambda data: bytes(convert(data))
-
-
-class RawBagWriter:
-    """A new bag of CDR messages, as a context manager; it is complete after the block ends.
-
-    Args:
-        path: folder of the new bag; must not exist.
-        definitions: for types that are not of ROS itself: ``package/msg/Name`` to the text of its
-            ``.msg`` file.
-        storage: "mcap" or "sqlite3".
-    """
-
-    def __init__(
-        self, path: Path, definitions: Mapping[str, str] | None = None, storage: str = "mcap"
-    ) -> None:
-        self.path = path
-        self._definitions = definitions or {}
-        self._storage = storage
-        self._connections: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        from rosbags.rosbag2 import StoragePlugin, Writer
-        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-        if self.path.exists():
-            raise InputError(
-                "output_exists", f"{self.path} exists; give another path or remove it first"
-            )
-        self._types = get_typestore(Stores.ROS2_JAZZY)
-        for name, text in self._definitions.items():
-            self._types.register(get_types_from_msg(text, name))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        plugin = StoragePlugin.MCAP if self._storage == "mcap" else StoragePlugin.SQLITE3
-        self._writer = Writer(self.path, version=9, storage_plugin=plugin)
-        self._writer.open()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._writer.close()
-
-    def add_topic(self, topic: str, message_type: str) -> None:
-        """Declare a topic.
-
-        Raises:
-            InputError: ``type_unknown`` if the type's definition is not at hand.
-        """
-        if message_type not in self._types.fielddefs:
-            raise InputError(
-                "type_unknown", f"{topic} is of type {message_type}, whose definition is not known"
-            )
-        self._connections[topic] = self._writer.add_connection(
-            topic, message_type, typestore=self._types
-        )
-
-    def write(self, message: RawMessage) -> None:
-        """Append a message of a declared topic."""
-        self._writer.write(self._connections[message.topic], message.time_ns, message.data)

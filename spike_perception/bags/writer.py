@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,19 +26,23 @@ class BagWriter:
     """A new ROS 2 bag, written as a context manager.
 
     The bag is built in a hidden folder beside its destination and moved there when the block ends
-    well, so that a bag that exists is complete; when the block raises, nothing is left behind.
+    well, so that a bag that exists is complete; when the block raises, nothing is left behind,
+    unless ``keep_partial`` asks for what there is.
     Connections appear with the first message of their topic. Every message is logged at its own
     stamp (ns); callers write in order of time.
 
     Args:
         path: folder of the new bag; must not exist.
         storage: "mcap" or "sqlite3".
+        keep_partial: keep the bag even if the block raises.
 
     Raises:
         InputError: ``unknown_storage``, ``output_exists`` or ``output_unwritable``.
     """
 
-    def __init__(self, path: str | Path, storage: str = "mcap") -> None:
+    def __init__(
+        self, path: str | Path, storage: str = "mcap", *, keep_partial: bool = False
+    ) -> None:
         if storage not in STORAGES:
             raise InputError(
                 "unknown_storage",
@@ -46,6 +50,7 @@ class BagWriter:
             )
         self.path = Path(path)
         self.storage = storage
+        self._keep_partial = keep_partial
         self.counts: dict[str, int] = {}
         self._connections: dict[str, tuple[str, Any]] = {}
 
@@ -78,7 +83,7 @@ class BagWriter:
     ) -> None:
         try:
             self._writer.close()
-            if kind is None:
+            if kind is None or self._keep_partial:
                 (self._scratch / self.path.name).rename(self.path)
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -275,10 +280,31 @@ class BagWriter:
         """Write one ``std_msgs/String``."""
         self._write(topic, stamp_ns, "std_msgs/msg/String", data=text)
 
+    def define(self, definitions: Mapping[str, str]) -> None:
+        """Make message types known that are not of ROS itself.
+
+        Args:
+            definitions: ``package/msg/Name`` to the text of its ``.msg`` file.
+        """
+        from rosbags.typesys import get_types_from_msg
+
+        for name, text in definitions.items():
+            if name not in self._types.fielddefs:
+                self._types.register(get_types_from_msg(text, name))
+
+    def declare(self, topic: str, message_type: str) -> None:
+        """Declare a topic before its first message, so that it is in the bag even without one.
+
+        Raises:
+            InputError: ``type_unknown`` if the type's definition is not at hand,
+                ``topic_type_changed`` if the topic carries another type.
+        """
+        self._connection(topic, message_type)
+
     def serialized(
         self, topic: str, stamp_ns: int, message_type: str, data: bytes | memoryview
     ) -> None:
-        """Write one message that is CDR already; its type is one of ROS's own."""
+        """Write one message that is CDR already; its type is ROS's own or made known before."""
         connection = self._connection(topic, message_type)
         self._writer.write(connection, stamp_ns, data)
         self.counts[topic] = self.counts.get(topic, 0) + 1
@@ -290,6 +316,12 @@ class BagWriter:
 
     def _connection(self, topic: str, message_type: str) -> Any:
         if topic not in self._connections:
+            try:
+                self._types.generate_msgdef(message_type, ros_version=2)
+            except KeyError as error:
+                raise InputError(
+                    "type_unknown", f"{topic} is of type {message_type}; no definition of {error}"
+                ) from error
             connection = self._writer.add_connection(
                 topic,
                 message_type,

@@ -33,14 +33,7 @@ from spike_perception.nodes.pose_source import (
     TfPoses,
 )
 from spike_perception.nodes.stamps import stamp_ns
-from spike_perception.places.config import (
-    DecisionConfig,
-    DescriptorConfig,
-    KeyframeConfig,
-    MapConfig,
-    RecognitionConfig,
-    SequenceConfig,
-)
+from spike_perception.places.config import RecognitionConfig
 from spike_perception.places.descriptors import Descriptor, create_descriptor
 from spike_perception.places.map import PlaceMap
 from spike_perception.places.recogniser import PlaceRecognizer
@@ -65,23 +58,12 @@ class TimeConfig:
 
 
 @dataclass(frozen=True)
-class PlaceRecognizerConfig:
-    """Every parameter of the node."""
+class PlaceRecognizerConfig(RecognitionConfig):
+    """Every parameter of the node: those of recognition, and what ROS adds."""
 
     image: InputConfig = section(InputConfig)
     pose: PoseConfig = section(PoseConfig)
     time: TimeConfig = section(TimeConfig)
-    map: MapConfig = section(MapConfig)
-    descriptor: DescriptorConfig = section(DescriptorConfig)
-    sequence: SequenceConfig = section(SequenceConfig)
-    decision: DecisionConfig = section(DecisionConfig)
-    keyframe: KeyframeConfig = section(KeyframeConfig)
-
-    def recognition(self) -> RecognitionConfig:
-        """The part that is not about ROS."""
-        return RecognitionConfig(
-            self.map, self.descriptor, self.sequence, self.decision, self.keyframe
-        )
 
 
 @dataclass(frozen=True)
@@ -175,7 +157,7 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
             if self._engine is None:
                 return
             if config.map.mode == self._engine.recognizer.mode:
-                self._engine.recognizer.configure(config.recognition())
+                self._engine.recognizer.configure(config)
                 return
             try:
                 self._change_mode(self._engine, config.map.mode)
@@ -184,7 +166,7 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
 
     def _open(self, descriptor: Descriptor, mode: str) -> Engine:
         """Open the map as ``mode`` needs it: localisation never writes a byte."""
-        config = replace(self.config.recognition(), map=replace(self.config.map, mode=mode))
+        config = replace(self.config, map=replace(self.config.map, mode=mode))
         path = Path(config.map.path).expanduser()
         place_map = (
             PlaceMap.open(path, descriptor, read_only=True)

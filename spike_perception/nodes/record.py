@@ -14,8 +14,9 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from spike_perception.bags.raw import RawBagWriter, RawMessage
+from spike_perception.bags.writer import BagWriter
 from spike_perception.cli import add_json, emit
+from spike_perception.errors import InputError
 from spike_perception.nodes.replay import message_class
 from spike_perception.share import share_folder
 
@@ -41,11 +42,10 @@ def installed_definitions(package: str) -> dict[str, str]:
 class Recorder:
     """Subscribes to topics as they appear and writes what arrives."""
 
-    def __init__(self, node: Node, writer: RawBagWriter, topics: list[str]) -> None:
+    def __init__(self, node: Node, writer: BagWriter, topics: list[str]) -> None:
         self._node = node
         self._writer = writer
         self._missing = set(topics)
-        self.counts = dict.fromkeys(topics, 0)
         self._find()
         node.create_timer(0.1, self._find)
 
@@ -53,9 +53,14 @@ class Recorder:
         for name, types in self._node.get_topic_names_and_types():
             if name in self._missing and (kind := message_class(types[0])) is not None:
                 self._missing.discard(name)
-                self._writer.add_topic(name, types[0])
+                try:
+                    self._writer.define(installed_definitions(types[0].split("/")[0]))
+                    self._writer.declare(name, types[0])
+                except InputError as error:
+                    self._node.get_logger().error(f"not recorded: {error}")
+                    continue
                 self._node.create_subscription(
-                    kind, name, self._write_to(name), self._profile(name), raw=True
+                    kind, name, self._write_to(name, types[0]), self._profile(name), raw=True
                 )
 
     def _profile(self, topic: str) -> QoSProfile:
@@ -69,11 +74,10 @@ class Recorder:
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
 
-    def _write_to(self, topic: str) -> Callable[[bytes], None]:
+    def _write_to(self, topic: str, message_type: str) -> Callable[[bytes], None]:
         def write(data: bytes) -> None:
             now = self._node.get_clock().now().nanoseconds
-            self._writer.write(RawMessage(topic, now, data))
-            self.counts[topic] += 1
+            self._writer.serialized(topic, now, message_type, data)
 
         return write
 
@@ -84,17 +88,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    definitions = installed_definitions("spike_perception_msgs")
-    with RawBagWriter(arguments.output, definitions, arguments.storage) as writer:
+    with BagWriter(arguments.output, arguments.storage, keep_partial=True) as writer:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         node = rclpy.create_node("record")
         try:
-            recorder = Recorder(node, writer, arguments.topics)
+            Recorder(node, writer, arguments.topics)
             while not stopped.is_set():
                 rclpy.spin_once(node, timeout_sec=0.1)
         finally:
             node.destroy_node()
             rclpy.try_shutdown()
-    lines = [f"{count:8d}  {topic}" for topic, count in recorder.counts.items()]
-    emit(arguments, {"recorded": recorder.counts}, "\n".join(lines))
+    counts = {topic: writer.counts.get(topic, 0) for topic in arguments.topics}
+    lines = [f"{count:8d}  {topic}" for topic, count in counts.items()]
+    emit(arguments, {"recorded": counts}, "\n".join(lines))
     return 0

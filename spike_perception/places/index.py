@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -130,8 +131,6 @@ class PlaceIndex:
         self._ids[self._count : needed] = ids
 
     def _start_codes(self) -> None:
-        import faiss
-
         if self.kind == "float":
             sample = self.vectors(np.arange(min(self._count, CENTRE_FROM)))
             self._centre = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -224,8 +223,6 @@ class PlaceIndex:
             scores = self.scores(query[None])[0]
         else:
             wanted = k if self.kind == "bits" else max(k, min(RERANK, self._count))
-            import faiss
-
             # On one core: with a busy neighbour the threads wait for one another (measured for a
             # million places: 144 ms instead of 3.5). OpenMP keeps this number for each thread of
             # the program, so it is set where the search is made.
@@ -247,8 +244,6 @@ def _dot_products(query: Floats, vectors: Floats) -> Floats:
     The product of numpy uses all cores for this; with a busy neighbour it then waits for the
     slowest of them (measured for 10,000 x 512: 8 ms instead of 0.6).
     """
-    import faiss
-
     query, vectors = np.ascontiguousarray(query), np.ascontiguousarray(vectors)
     products = np.empty(len(vectors), dtype=np.float32)
     if products.size:
