@@ -238,6 +238,8 @@ class Player:
                 publisher.publish(message.data)
                 break
             except RCLError:
+                if not rclpy.ok():
+                    raise
                 time.sleep(CLOCK_PERIOD_S)  # the reliable queue is full: let it drain
         self._sent[message.topic] += 1
 
@@ -279,6 +281,10 @@ def run(arguments: argparse.Namespace) -> int:
             # What is still queued goes out before the publishers go.
             for publisher in node.publishers:
                 publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=2))
+        except RCLError as error:
+            if rclpy.ok():
+                raise
+            raise KeyboardInterrupt from error  # told to stop by SIGTERM
         finally:
             node.destroy_node()
             rclpy.try_shutdown()

@@ -114,6 +114,16 @@ def test_it_plays_at_the_rate_that_is_asked_for(tmp_path):
     assert 0.5 < durations[1.0] - durations[4.0] < 1.2
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_loop_goes_on_until_it_is_told_to_stop(tmp_path, number):
+    bag = make_bag(tmp_path / "drive", "mcap", frames=4)
+    process = subprocess.Popen(command("replay", bag, "--loop", "--rate", "2"))
+    time.sleep(3.0)  # the bag lasts 0.08 s at this rate
+    assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(10) == 130
+
+
 def test_bad_arguments_are_refused_with_what_is_there(tmp_path, capsys):
     bag = make_bag(tmp_path / "drive", "mcap", frames=2)
     assert main(["replay", str(bag), "--topics", "/lidar"]) == 2
