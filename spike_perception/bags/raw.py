@@ -42,6 +42,8 @@ class RawBag(BagReader):
             InputError: ``bag_unreadable`` for damaged data.
         """
         connections = [c for c in self._reader.connections if c.topic in topics]
+        if not connections:  # which rosbags takes for all of them
+            return
         converters = {c.id: self._converter(c.msgtype) for c in connections}
         messages = self._reader.messages(connections)
         while True:

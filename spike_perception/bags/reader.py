@@ -178,6 +178,8 @@ class BagReader:
             InputError: ``bag_unreadable`` for damaged data.
         """
         connections = [c for c in self._reader.connections if c.topic == topic]
+        if not connections:  # which rosbags takes for all of them
+            return
         messages = self._reader.messages(connections)
         while True:
             try:

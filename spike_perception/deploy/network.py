@@ -30,13 +30,15 @@ from torch.nn import functional
 from spike_perception.deploy.bundle import Bundle
 from spike_perception.deploy.network_cache import Graph
 from spike_perception.errors import InputError
-from spike_perception.spiking.folding import fold_batch_norm, levels
+from spike_perception.spiking.attention import SpikeProduct
+from spike_perception.spiking.folding import fold_batch_norm, largest_input, levels
 from spike_perception.spiking.passes import Pass
 from spike_perception.spiking.synapses import Synapses
 from spike_perception.students.registry import student_from_json
 from spike_perception.students.student import Student
 
 OPSET = 17
+MOST_EIGHT_BIT = 255
 
 
 def student_of(bundle: Bundle) -> Student:
@@ -70,13 +72,22 @@ def deployed_form(student: Student, precision: str) -> Student:
     Use it to evaluate, in torch, exactly what a robot will run.
 
     Raises:
-        InputError: ``not_quantisable`` if sums of int8 weights could leave the exact range.
+        InputError: ``not_quantisable`` if sums of int8 weights could leave the exact range, or
+            inputs eight bits; attention that could leave it raises when it is first run.
     """
     form = fold_batch_norm(student)
     if precision == "int8":
-        largest = levels(form)
+        largest = largest_input(form)
+        if largest > MOST_EIGHT_BIT:
+            raise InputError(
+                "not_quantisable",
+                f"connections of this student see integers up to {largest}, int8 networks take up "
+                f"to {MOST_EIGHT_BIT}; run this bundle with precision f32",
+            )
         for module in form.modules():
-            if isinstance(module, Synapses) and not module.analogue:
+            if isinstance(module, SpikeProduct):
+                module.quantise(levels(form))
+            elif isinstance(module, Synapses) and not module.analogue:
                 try:
                     module.quantise(largest)
                 except ValueError as error:

@@ -67,7 +67,7 @@ def kept_graph(
         return make()
     document = {"encoder_id": encoder_id, "precision": precision, "form": form}
     path = folder / f"{encoder_id[:32]}-{precision}-{form}-{EXPORT_VERSION}.safetensors"
-    with contextlib.suppress(InputError):
+    with contextlib.suppress(InputError, KeyError):
         header, tensors = safe_file.load(path, FORMAT, _LIMITS)
         if all(header.document[key] == value for key, value in document.items()):
             state = tuple(tensors[f"state_{i}"] for i in range(len(tensors) - 1))

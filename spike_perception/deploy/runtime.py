@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ State = tuple[NDArray[np.float32], ...]
 
 #: Largest batch of one call: bounds the memory that a caller's mistake can take.
 MAX_BATCH = 256
+#: Most values of one prepared sample, and of a cloud's table of distances (groups x points): what a
+#: bundle from outside may make this software allocate.
+MAX_VALUES = 1 << 24
 
 
 class _Network:
@@ -283,23 +287,40 @@ def sample_shape(bundle: Bundle) -> tuple[int, ...]:
     """Shape of one prepared sample of a bundle.
 
     Raises:
-        InputError: ``bad_metadata`` if preprocessing and student contradict each other.
+        InputError: ``bad_metadata`` if preprocessing and student contradict each other, or if the
+            sample would be larger than ``MAX_VALUES``.
     """
-    given, config = bundle.preprocessing, bundle.student_config
-    try:
-        if bundle.kind in ("image", "place"):
-            return (3, *given["input_size"])
-        width = len(given["channels"])
-        if 3 + config["point_features"] != width:
+    given = bundle.preprocessing
+    if bundle.kind in ("image", "place"):
+        shape: tuple[int, ...] = (3, *map(int, given["input_size"]))
+        largest = math.prod(shape)
+    else:
+        width, points = len(given["channels"]), int(given["points"])
+        features = _setting(bundle, "point_features")
+        if 3 + features != width:
             raise InputError(
                 "bad_metadata",
-                f"the bundle's points have {width} channels, its student takes "
-                f"{3 + config['point_features']}",
+                f"the bundle's points have {width} channels, its student takes {3 + features}",
             )
+        shape, largest = (points, width), points * width
         if bundle.student == "pointformer":
-            return (config["groups"], config["neighbours"], width + 3)
-        return (given["points"], width)
-    except KeyError as error:
+            groups = _setting(bundle, "groups")
+            shape = (groups, _setting(bundle, "neighbours"), width + 3)
+            largest = max(math.prod(shape), groups * points)
+    if largest > MAX_VALUES:
         raise InputError(
-            "bad_metadata", f"student {bundle.student!r} does not state {error}"
-        ) from error
+            "bad_metadata",
+            f"the bundle asks for samples of shape {list(shape)} with {largest:,} values; at most "
+            f"{MAX_VALUES:,} are allowed",
+        )
+    return shape
+
+
+def _setting(bundle: Bundle, name: str) -> int:
+    value = bundle.student_config.get(name)
+    if type(value) is not int or value < 0:
+        raise InputError(
+            "bad_metadata",
+            f"student {bundle.student!r} states {name} as {value!r}; it is a whole number",
+        )
+    return value

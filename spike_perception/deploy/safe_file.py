@@ -156,7 +156,8 @@ def load(
         raise InputError("truncated_file", f"{path}: the file shrank while it was read")
     try:
         tensors: dict[str, Array] = safetensors.numpy.load(head_bytes + data)
-    except safetensors.SafetensorError as error:
+    # ValueError: an empty tensor with another dimension that no array can have.
+    except (safetensors.SafetensorError, ValueError) as error:
         raise InputError("bad_header", f"{path}: safetensors refuses the file: {error}") from error
     found = checksum(header.document, tensors)
     if found != header.document["sha256"]:
@@ -266,7 +267,12 @@ def check_schema(where: str, schema: Mapping[str, Any], value: Any, part: str = 
     # schema then is data that the documentation can show; draft 7 is what older releases know too.
     import jsonschema
 
-    error = next(iter(jsonschema.Draft7Validator(schema).iter_errors(value)), None)
+    # The draft takes 32.0 for an integer; a size or an index must be one in Python too.
+    kinds = jsonschema.Draft7Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, each: type(each) is int
+    )
+    strict = jsonschema.validators.extend(jsonschema.Draft7Validator, type_checker=kinds)
+    error = next(iter(strict(schema).iter_errors(value)), None)
     if error is not None:
         place = ".".join([*filter(None, [part]), *map(str, error.absolute_path)])
         raise InputError(
@@ -360,6 +366,7 @@ def _parse(path: Path, text: bytes, part: str, limits: Limits) -> Any:
             object_pairs_hook=_unique,
             parse_constant=_no_constant,
             parse_float=_finite,
+            parse_int=_whole,
         )
         json.dumps(value, ensure_ascii=False).encode()
     except ValueError as error:
@@ -381,6 +388,13 @@ def _no_constant(name: str) -> None:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 1 << 64:
         raise ValueError(f"{text[:40]} is too large")
     return value
 

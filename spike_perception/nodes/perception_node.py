@@ -117,6 +117,9 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
     def unload(self) -> None:
         """Release what :meth:`load` took; also called after a load that failed half way."""
 
+    def interrupt(self) -> None:
+        """Wake a :meth:`process` that waits for other input: none comes any more."""
+
     def forget(self) -> None:
         """Forget what depends on the order of time: called when the clock jumps backwards."""
 
@@ -192,6 +195,7 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
         while self._subscriptions_held:
             self.destroy_subscription(self._subscriptions_held.pop())
         if self._worker is not None:
+            self.interrupt()
             self._worker.stop()
             self._worker = None
 
@@ -257,7 +261,7 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
         except InputError as error:
             self.count_drop(error)
         except Exception as error:  # noqa: BLE001 - a node never dies of a message
-            self.get_logger().error(traceback.format_exc())
+            self.get_logger().error(traceback.format_exc(), throttle_duration_sec=LOG_INTERVAL_S)
             self.count_drop(InputError("internal_error", repr(error)))
         else:
             self.health.answered((time.monotonic() - arrival.time_s) * 1e3)

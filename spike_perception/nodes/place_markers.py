@@ -43,17 +43,21 @@ class PlaceMarkers:
             self._points, self._seen, self._last_id = {}, 0, 0
             return self.update(stamp, place_map)
         return MarkerArray(
+            # What was shown before goes first: places may have been removed.
             markers=[
-                Marker(
-                    header=Header(stamp=stamp, frame_id=frame_id),
-                    ns="places",
-                    id=number,
-                    type=Marker.SPHERE_LIST,
-                    scale=Vector3(x=0.2, y=0.2, z=0.2),
-                    color=PLACE,
-                    points=some[:: len(some) // MOST_PLACES + 1],
-                )
-                for number, (frame_id, some) in enumerate(sorted(self._points.items()))
+                Marker(action=Marker.DELETEALL),
+                *(
+                    Marker(
+                        header=Header(stamp=stamp, frame_id=frame_id),
+                        ns="places",
+                        id=number,
+                        type=Marker.SPHERE_LIST,
+                        scale=Vector3(x=0.2, y=0.2, z=0.2),
+                        color=PLACE,
+                        points=some[:: len(some) // MOST_PLACES + 1],
+                    )
+                    for number, (frame_id, some) in enumerate(sorted(self._points.items()))
+                ),
             ]
         )
 

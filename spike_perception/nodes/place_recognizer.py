@@ -14,6 +14,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
@@ -93,8 +94,8 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
         self._shown_generation = -1
         self._places_shown = PlaceMarkers()
         super().__init__("place_recognizer", PlaceRecognizerConfig, **options)
-        self._match = self.create_lifecycle_publisher(PlaceMatch, "/place_match", 10)
-        self._match_pose = self.create_lifecycle_publisher(PoseStamped, "/place_match/pose", 10)
+        self._match = self.create_lifecycle_publisher(PlaceMatch, "place_match", 10)
+        self._match_pose = self.create_lifecycle_publisher(PoseStamped, "place_match/pose", 10)
         self._markers = self.create_lifecycle_publisher(MarkerArray, "~/markers", 10)
         self._place_markers = self.create_publisher(MarkerArray, "~/place_markers", LATCHED)
         self._info = self.create_publisher(MapInfo, "~/map_info", LATCHED)
@@ -141,7 +142,12 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
             if self._engine is not None:
                 self._engine.map.close()
             self._engine = None
+            self._poses.close()
             self._poses = NoPoses()
+
+    def interrupt(self) -> None:
+        """Let the frame at work not wait for odometry."""
+        self._poses.interrupt()
 
     def forget(self) -> None:
         """Begin a new run: sequence, confirmations and poses of the old one no longer hold."""
@@ -156,6 +162,7 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
         with self._engine_lock:
             if self._engine is None:
                 return
+            self._poses.configure(config.pose)
             if config.map.mode == self._engine.recognizer.mode:
                 self._engine.recognizer.configure(config)
                 return
@@ -163,6 +170,11 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
                 self._change_mode(self._engine, config.map.mode)
             except InputError as error:
                 self.get_logger().error(f"the mode stays as it is: {error}")
+                self._show_mode(self._engine.recognizer.mode)
+
+    def _show_mode(self, mode: str) -> None:
+        """Make the parameter say what is in force; else the next change of any would undo it."""
+        self.set_parameters([Parameter("map.mode", value=mode)])
 
     def _open(self, descriptor: Descriptor, mode: str) -> Engine:
         """Open the map as ``mode`` needs it: localisation never writes a byte."""
@@ -177,7 +189,7 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
         self._places_shown = PlaceMarkers()
         try:
             return Engine(descriptor, place_map, PlaceRecognizer(config, place_map, descriptor))
-        except InputError:
+        except BaseException:  # whatever it is, the map must be free to be opened again
             place_map.close()
             raise
 
@@ -200,7 +212,8 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
         """Recognise one image and publish what came out."""
         stamp = stamp_ns(message.header.stamp)
         image = rgb_image(message)
-        if self._last_stamp_ns - stamp > self.config.time.jump_back_s * 1e9:
+        # A stamp of zero is none: refused below, and no reason to forget.
+        if stamp > 0 and self._last_stamp_ns - stamp > self.config.time.jump_back_s * 1e9:
             self.forget()
         # Outside the lock: it may wait for the executor to deliver odometry.
         query = Query(image, stamp, message.header.frame_id, self._poses.at(stamp))
@@ -238,6 +251,7 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
                 response.result = SetMode.Response.RESULT_MAP_NOT_WRITABLE
                 response.message = f"{error}; the mode stays {before}"
                 return response
+            self._show_mode(request.mode)
         response.message = f"mode {request.mode}"
         return response
 
@@ -290,7 +304,12 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
             self._shown_generation = engine.map.generation
             self._info.publish(self._map_info(engine))
             now = self.get_clock().now().to_msg()
-            self._place_markers.publish(self._places_shown.update(now, engine.map))
+            try:
+                markers = self._places_shown.update(now, engine.map)
+            except InputError as error:  # the file went away or was damaged
+                self.get_logger().error(f"places are not shown: {error}")
+                return
+            self._place_markers.publish(markers)
 
     def statuses(self) -> list[DiagnosticStatus]:
         """State of the map."""

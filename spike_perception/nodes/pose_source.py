@@ -56,8 +56,17 @@ class PoseSource(Protocol):
             InputError: ``invalid_pose`` if the source sent numbers that are none.
         """
 
+    def configure(self, config: PoseConfig) -> None:
+        """Take changed settings."""
+
     def clear(self) -> None:
         """Forget every pose (the clock jumped)."""
+
+    def interrupt(self) -> None:
+        """Let nobody wait for a pose until the next :meth:`clear`."""
+
+    def close(self) -> None:
+        """Stop listening for good."""
 
 
 class NoPoses:
@@ -66,8 +75,17 @@ class NoPoses:
     def at(self, stamp: int) -> None:
         """None."""
 
+    def configure(self, config: PoseConfig) -> None:
+        """Nothing to change."""
+
     def clear(self) -> None:
         """Nothing to forget."""
+
+    def interrupt(self) -> None:
+        """Nobody waits."""
+
+    def close(self) -> None:
+        """Nothing to stop."""
 
 
 class OdometryPoses:
@@ -83,11 +101,16 @@ class OdometryPoses:
             config: gaps and patience.
             refused: told of each message that was left out.
         """
-        self._max_gap_ns = int(config.max_gap_s * 1e9)
-        self._wait_s = config.wait_s
+        self.configure(config)
         self._refused = refused
+        self._interrupted = False
         self._arrived = threading.Condition()
         self._track: deque[tuple[int, Pose]] = deque(maxlen=512)
+
+    def configure(self, config: PoseConfig) -> None:
+        """Take changed gaps and patience."""
+        self._max_gap_ns = int(config.max_gap_s * 1e9)
+        self._wait_s = config.wait_s
 
     def add(self, message: Any) -> None:
         """Callback for ``nav_msgs/Odometry``."""
@@ -114,7 +137,8 @@ class OdometryPoses:
         """Pose at ``stamp`` [ns]: linear between the two nearest messages."""
         with self._arrived:
             self._arrived.wait_for(
-                lambda: bool(self._track) and self._track[-1][0] >= stamp, self._wait_s
+                lambda: self._interrupted or (bool(self._track) and self._track[-1][0] >= stamp),
+                self._wait_s,
             )
             track = list(self._track)
         place = bisect.bisect_left(track, stamp, key=lambda each: each[0])
@@ -131,6 +155,16 @@ class OdometryPoses:
         """Forget every pose."""
         with self._arrived:
             self._track.clear()
+            self._interrupted = False
+
+    def interrupt(self) -> None:
+        """Wake who waits: no odometry will come."""
+        with self._arrived:
+            self._interrupted = True
+            self._arrived.notify_all()
+
+    def close(self) -> None:
+        """Nothing to stop: the node holds the subscription."""
 
 
 def _between(before: Pose, after: Pose, share: float) -> Pose:
@@ -161,11 +195,15 @@ class TfPoses:
             ) from error
         self._config = config
         self._failure: type[Exception] = tf2_ros.TransformException
-        self._buffer = tf2_ros.Buffer(node=node)
+        # Given the node, it would offer a service that outlives it, and its own answer to a jump
+        # of the node's clock fails in some releases; the node clears it itself.
+        self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
 
     def at(self, stamp: int) -> Pose | None:
         """Pose of the robot frame in the fixed frame at ``stamp`` [ns]."""
+        if stamp <= 0:  # to tf 0 is the latest, and rclpy has no time before it
+            return None
         try:
             transform = self._buffer.lookup_transform(
                 self._config.fixed_frame, self._config.robot_frame, Time(nanoseconds=stamp)
@@ -179,6 +217,16 @@ class TfPoses:
             self._config.fixed_frame,
         )
 
+    def configure(self, config: PoseConfig) -> None:
+        """Nothing to change: tf interpolates by itself."""
+
     def clear(self) -> None:
         """Forget every transform: tf2's own buffer does not on a backward jump."""
         self._buffer.clear()
+
+    def interrupt(self) -> None:
+        """Nobody waits."""
+
+    def close(self) -> None:
+        """Unsubscribe: the node would hold the subscriptions for ever."""
+        self._listener.unregister()

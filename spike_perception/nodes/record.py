@@ -92,13 +92,14 @@ def run(arguments: argparse.Namespace) -> int:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         node = rclpy.create_node("record")
         try:
-            Recorder(node, writer, arguments.topics)
+            topics = [topic if topic.startswith("/") else f"/{topic}" for topic in arguments.topics]
+            Recorder(node, writer, topics)
             while not stopped.is_set():
                 rclpy.spin_once(node, timeout_sec=0.1)
         finally:
             node.destroy_node()
             rclpy.try_shutdown()
-    counts = {topic: writer.counts.get(topic, 0) for topic in arguments.topics}
+    counts = {topic: writer.counts.get(topic, 0) for topic in topics}
     lines = [f"{count:8d}  {topic}" for topic, count in counts.items()]
     emit(arguments, {"recorded": counts}, "\n".join(lines))
     return 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -84,7 +85,16 @@ def message_class(message_type: str) -> type | None:
 
 
 def header_stamp_ns(data: bytes) -> int:
-    """Stamp [ns] of a CDR message that begins with a ``std_msgs/Header``."""
+    """Stamp [ns] of a CDR message that begins with a ``std_msgs/Header``.
+
+    Raises:
+        InputError: ``no_header`` if the message is too short to have one.
+    """
+    if len(data) < 12:
+        raise InputError(
+            "no_header",
+            f"a message of {len(data)} bytes has no header; --lockstep compares header stamps",
+        )
     order = "<" if data[1] & 1 else ">"
     seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, 4)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
@@ -124,6 +134,8 @@ class Answers:
     def wait_for(self, stamp: int) -> None:
         """Spin until the answer of ``stamp`` [ns] has come, or the timeout has passed."""
         deadline = time.monotonic() + self._timeout_s
+        if not self._subscribed:  # played without --wait
+            self._subscribe()
         while stamp not in self._stamps and time.monotonic() < deadline:
             rclpy.spin_once(self._node, timeout_sec=0.05)
         if stamp not in self._stamps:
@@ -276,7 +288,7 @@ def run(arguments: argparse.Namespace) -> int:
                 node.get_logger().warning(f"{topic} is left out: {kind} is not installed here")
             player.wait(arguments.wait)
             player.play()
-            while arguments.loop:
+            while arguments.loop and any(player.result()["published"].values()):
                 player.play()
             # What is still queued goes out before the publishers go.
             for publisher in node.publishers:
@@ -285,6 +297,8 @@ def run(arguments: argparse.Namespace) -> int:
             if rclpy.ok():
                 raise
             raise KeyboardInterrupt from error  # told to stop by SIGTERM
+        except ExternalShutdownException as error:
+            raise KeyboardInterrupt from error  # the same, while waiting
         finally:
             node.destroy_node()
             rclpy.try_shutdown()

@@ -282,8 +282,10 @@ class PlaceMap:
         wrong = connection.execute(
             "SELECT place_id FROM place WHERE typeof(descriptor) != 'blob' OR length(descriptor)"
             " != ? OR typeof(session) != 'integer' OR typeof(stamp_ns) != 'integer' OR"
-            " length(frame_id) > ? OR (pose IS NOT NULL AND (typeof(pose) != 'blob' OR length(pose)"
-            " != 56 OR typeof(pose_frame_id) != 'text' OR length(pose_frame_id) > ?)) LIMIT 1",
+            " typeof(frame_id) != 'text' OR length(frame_id) > ? OR"
+            " (pose IS NOT NULL AND (typeof(pose) != 'blob' OR"
+            " length(pose) != 56 OR typeof(pose_frame_id) != 'text' OR"
+            " length(pose_frame_id) > ?)) LIMIT 1",
             (self._row_bytes, _LONGEST_TEXT, _LONGEST_TEXT),
         ).fetchone()
         if wrong is not None:
@@ -689,6 +691,12 @@ class PlaceMap:
                             "map_corrupt", f"place {row[0]} of {self.path}: {error}"
                         ) from error
                 vector = np.frombuffer(row[6], dtype=dtype)
+                if dtype is np.float32 and not np.isfinite(vector).all():
+                    raise InputError(
+                        "map_corrupt",
+                        f"the place map {self.path} is damaged: the descriptor of place {row[0]} "
+                        "holds numbers that are not finite",
+                    )
                 yield Place(row[0], row[1], row[2], row[3], pose, vector)
 
 

@@ -315,8 +315,7 @@ class PlaceRecognizer:
                 self._release(now_ns)
             self._followed = max(self._followed, self._map.last_place_id)
         places, calibrated = len(self._index), max(self._calibration.places, 1)
-        if places > before:
-            self._extend_sequence(before)
+        self._extend_sequence(before)
         changed = places >= CALIBRATE_GROWTH * calibrated or places * CALIBRATE_GROWTH <= calibrated
         if self._calibrating is not None:
             self._go_on_calibrating()  # a step for every image: none has to wait for the whole
@@ -344,13 +343,24 @@ class PlaceRecognizer:
 
     def _extend_sequence(self, before: int) -> None:
         """Give the images of the current sequence their scores on places that came since."""
-        if len(self._matcher) == 0:
+        if not self._seen:
             return
         if not self._index.exact:
             self._matcher.reset()  # from now on scores are looked up where they are needed
             return
-        raw = self._index.scores(np.stack([seen.vector for seen in self._seen]), before)
-        self._matcher.extend(self._standardised(list(self._seen), raw))
+        # A map that has shrunk may be compared as a whole again: then all scores are missing.
+        missing = len(self._matcher) != len(self._seen)
+        if not missing and len(self._index) == before:
+            return
+        first = 0 if missing else before
+        raw = self._index.scores(np.stack([seen.vector for seen in self._seen]), first)
+        rows = self._standardised(list(self._seen), raw)
+        if missing:
+            self._matcher.reset()
+            for row in rows[::-1]:
+                self._matcher.push(row)
+        else:
+            self._matcher.extend(rows)
 
     @staticmethod
     def _standardised(seen: list[_Seen], raw: Floats) -> Floats:

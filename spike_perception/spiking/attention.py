@@ -8,8 +8,10 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from spike_perception.errors import InputError
 from spike_perception.spiking.neurons import Neuron
 from spike_perception.spiking.passes import Pass
+from spike_perception.spiking.synapses import EXACT_FLOAT32
 
 
 class SpikeMatmul(nn.Module):
@@ -72,6 +74,30 @@ class SpikeProduct(nn.Module):
         self.map_neuron = map_neuron
         self.first = SpikeMatmul()
         self.second = SpikeMatmul(counts=map_neuron is None)
+        self._levels = 0
+
+    def quantise(self, levels: int) -> None:
+        """From now on refuse inputs whose counts could exceed 2**24, where float32 is not exact.
+
+        The bound depends on the number of tokens, so it is checked in every call.
+
+        Args:
+            levels: D, the largest integer in Q, K, V and the map.
+        """
+        self._levels = levels
+
+    def _check(self, tokens: int, width: int) -> None:
+        if self.map_neuron is None:
+            largest = tokens * width * self._levels**3
+        else:
+            largest = max(tokens, width) * self._levels**2
+        if largest >= EXACT_FLOAT32:
+            raise InputError(
+                "not_quantisable",
+                f"attention over {tokens} tokens of {width} channels a head and up to "
+                f"{self._levels} spikes can count beyond 2**24, where float32 is not exact; use "
+                "fewer tokens, narrower heads or float weights (precision f32)",
+            )
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, run: Pass) -> Tensor:
         """Currents of the attention's output.
@@ -84,7 +110,12 @@ class SpikeProduct(nn.Module):
 
         Returns:
             [M, heads, N, width].
+
+        Raises:
+            InputError: ``not_quantisable``, see :meth:`quantise`.
         """
+        if self._levels:
+            self._check(q.shape[-2], q.shape[-1])
         if self.map_neuron is not None:
             current = self.first(q, k.transpose(-1, -2)) * self.scale
             return self.second(self.map_neuron(current, run), v)  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from spike_perception.spiking.attention import SpikeProduct
 from spike_perception.spiking.neurons import Neuron
 from spike_perception.spiking.synapses import Synapses
 
@@ -31,6 +32,14 @@ def levels(network: nn.Module) -> int:
     return max((m.levels for m in network.modules() if isinstance(m, Neuron)), default=1)
 
 
+def largest_input(network: nn.Module) -> int:
+    """The largest integer that any connection of the network sees in one time step.
+
+    D where only spikes reach connections; networks that add spikes to spikes state their own.
+    """
+    return int(getattr(network, "largest_input", levels(network)))
+
+
 def quantise_weights(network: Network) -> Network:
     """Folded copy of the network with int8 weights, one scale per output channel.
 
@@ -39,8 +48,10 @@ def quantise_weights(network: Network) -> Network:
     their inputs are real numbers.
     """
     quantised = fold_batch_norm(network)
-    largest = levels(quantised)
+    largest = largest_input(quantised)
     for module in quantised.modules():
         if isinstance(module, Synapses):
             module.quantise(largest)
+        elif isinstance(module, SpikeProduct):
+            module.quantise(levels(quantised))
     return quantised

@@ -18,6 +18,7 @@ from torch.nn import functional
 from spike_perception.config import setting
 from spike_perception.errors import InputError
 from spike_perception.spiking.attention import SpikeProduct
+from spike_perception.spiking.folding import levels
 from spike_perception.spiking.passes import Pass
 from spike_perception.spiking.synapses import convolution, linear
 from spike_perception.students.student import SpikingConfig, Student, make_neuron
@@ -145,6 +146,11 @@ class PublishedSpikformer(Student):
         self.block_layers = tuple(f"blocks.{i}.neuron" for i in range(config.blocks))
         self.tokens_from = self.block_layers[-1]
         self.finish()
+
+    @property
+    def largest_input(self) -> int:
+        """Largest integer of the stream: the stem adds two spikes, every block two more."""
+        return (2 + 2 * self.config.blocks) * levels(self)
 
     @property
     def grid(self) -> tuple[int, int]:

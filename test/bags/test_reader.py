@@ -59,6 +59,11 @@ def test_images(bag: Path) -> None:
         np.testing.assert_array_equal(each.image, image)
 
 
+def test_a_topic_that_is_not_there_has_no_messages(bag: Path) -> None:
+    with BagReader(bag) as reader:
+        assert list(reader.messages("/none")) == []
+
+
 def test_compressed_images_and_poses(tmp_path: Path) -> None:
     with BagReader(ros2_bag(tmp_path / "run", "mcap")) as reader:
         seen = list(reader.images("/other/compressed"))

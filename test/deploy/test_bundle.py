@@ -514,3 +514,38 @@ def test_a_student_goes_through_a_bundle(tmp_path):
         assert torch.equal(each, student.state_dict()[name])
     assert bundle.parameter_count == sum(each.numel() for each in student.parameters())
     assert bundle.encoder_id == original.encoder_id
+
+
+@pytest.mark.parametrize("size", [[32.0, 48.0], [1 << 21, 48], [10**400, 48]])
+def test_sizes_are_whole_numbers_in_range(tmp_path, size):
+    with pytest.raises(InputError) as caught:
+        make(preprocessing={**PREPROCESSING, "input_size": size}).save(tmp_path / "b")
+    assert caught.value.reason == "bad_metadata"
+
+
+@pytest.mark.parametrize("shape", [[0, 1 << 62], [1 << 63, 0]])
+def test_an_empty_tensor_of_impossible_shape_is_refused(tmp_path, shape):
+    form = safe_file.Format("f", 1, (), {})
+    document = json.dumps({"format": "f", "version": 1, "sha256": "0" * 64})
+    tensor = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    entries = {"__metadata__": {"spike_perception": document}, "a": tensor}
+    header = json.dumps(entries).encode()
+    path = tmp_path / "f"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(InputError) as caught:
+        safe_file.load(path, form)
+    assert caught.value.reason == "bad_header"
+
+
+def test_numbers_beyond_64_bits_are_refused(path):
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    document = header["__metadata__"]["spike_perception"]
+    changed = document.replace('"timesteps":1', '"timesteps":1' + "0" * 400)
+    assert changed != document
+    header["__metadata__"]["spike_perception"] = changed
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    error = refusal(path)
+    assert error.reason == "bad_header" and "too large" in str(error)

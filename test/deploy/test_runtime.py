@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,35 @@ def test_weights_beyond_exact_sums_are_not_quantised(student):
     with pytest.raises(InputError) as caught:
         deployed_form(model, "int8")
     assert caught.value.reason == "not_quantisable"
+
+
+def test_a_stream_beyond_eight_bits_is_not_quantised(student):
+    # (2 + 2 blocks) spikes of 16 levels each: eight bits would cut them off.
+    assert deployed_form(student("published-spikformer", levels=16), "int8").largest_input == 64
+    with pytest.raises(InputError) as caught:
+        deployed_form(student("published-spikformer", levels=16, blocks=7), "int8")
+    assert caught.value.reason == "not_quantisable"
+
+
+@pytest.mark.parametrize(
+    ("kind", "preprocessing", "config"),
+    [
+        ("spikformer", {"input_size": [1 << 20, 1 << 20]}, {}),
+        ("pointformer", {"points": 1 << 20}, {"groups": 4096}),
+        ("pointformer", {}, {"point_features": "1"}),
+        ("pointformer", {}, {"groups": [12]}),
+    ],
+)
+def test_absurd_samples_are_refused_before_allocation(bundle, kind, preprocessing, config):
+    whole = bundle(kind)
+    changed = replace(
+        whole,
+        preprocessing={**whole.preprocessing, **preprocessing},
+        student_config={**whole.student_config, **config},
+    )
+    with pytest.raises(InputError) as caught:
+        load_runtime(changed, threads=1, cache=None)
+    assert caught.value.reason == "bad_metadata"
 
 
 def test_bfloat16_is_only_near(student, bundle, sensor):

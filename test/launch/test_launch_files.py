@@ -77,8 +77,8 @@ def test_rviz_and_foxglove_show_topics_that_are_published(repository):
 
     source = Path(place_recognizer.__file__).read_text()
     published = {
-        name.replace("~", "/place_recognizer")
-        for name in re.findall(r'publisher\([\w, ]*?"([~/][\w/]*)"', source)
+        name.replace("~", "/place_recognizer") if name.startswith("~") else f"/{name}"
+        for name in re.findall(r'publisher\([\w, ]*?"(~?[\w/]+)"', source)
     }
     for name in ("vpr.rviz", "vpr.foxglove.json"):
         shown = set(re.findall(r"/place_\w+(?:/\w+)*", (repository / "config" / name).read_text()))

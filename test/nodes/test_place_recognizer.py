@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import types
 from array import array
 
 import cv2
@@ -20,7 +22,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
-from visualization_msgs.msg import MarkerArray
+from visualization_msgs.msg import Marker, MarkerArray
 
 from spike_perception.nodes.place_recognizer import PlaceRecognizerNode
 from spike_perception.nodes.stamps import stamp_ns, to_stamp
@@ -384,7 +386,7 @@ def test_services_change_the_mode_remove_places_and_tell_of_the_map(world, mappe
     assert drive(world, camera, answers, [7])[0].status == PlaceMatch.STATUS_NEW_PLACE
     assert answers[-1].place_id == PLACES + 1
     assert world.spin_until(lambda: any(i.places == PLACES for i in infos))
-    assert world.spin_until(lambda: any(a.markers and a.markers[0].points for a in markers))
+    assert world.spin_until(lambda: any(m.points for a in markers for m in a.markers))
     idle = world.start(PlaceRecognizerNode, map__path=str(mapped))
     idle.destroy_node()
     world._nodes.remove(idle)
@@ -444,3 +446,113 @@ def test_overload_drops_old_frames_and_counts_them(world, mapped, monkeypatch):
     dropped = node.health.drops()["overload"]
     assert dropped > 0
     assert dropped + len(answers) == 30
+
+
+def test_the_mode_set_by_service_outlives_a_change_of_another_parameter(world, tmp_path):
+    node = start(world, tmp_path / "map.db")
+    request = SetMode.Request(mode="localisation")
+    assert world.call(SetMode, "/place_recognizer/set_mode", request).result == 0
+    assert node.get_parameter("map.mode").value == "localisation"
+    assert node.set_parameters([Parameter("decision.threshold", value=5.0)])[0].successful
+    info = world.call(GetMapInfo, "/place_recognizer/get_map_info", GetMapInfo.Request()).info
+    assert info.mode == "localisation"
+
+
+def test_a_mode_that_cannot_be_had_is_not_left_in_the_parameter(world, mapped):
+    node = start(world, mapped, "localisation")
+    with PlaceMap.open(mapped, create_descriptor("patch_norm")):  # somebody else writes
+        node.set_parameters([Parameter("map.mode", value="both")])
+        assert node.get_parameter("map.mode").value == "localisation"
+    assert node.set_parameters([Parameter("decision.threshold", value=5.0)])[0].successful
+    info = world.call(GetMapInfo, "/place_recognizer/get_map_info", GetMapInfo.Request()).info
+    assert info.mode == "localisation"
+
+
+def test_deactivate_does_not_wait_for_odometry_that_will_not_come(world, tmp_path):
+    answers = world.collect(PlaceMatch, "/place_match")
+    node = start(world, tmp_path / "map.db", pose__source="odometry", pose__wait_s=5.0)
+    camera = world.camera(node)
+    camera.send(scene(1))
+    world.spin(0.5)
+    assert not answers
+    began = time.monotonic()
+    assert node.trigger_deactivate() == OK
+    assert time.monotonic() - began < 2.0
+
+
+def test_patience_for_poses_changes_while_it_runs(world, tmp_path):
+    answers = world.collect(PlaceMatch, "/place_match")
+    node = start(world, tmp_path / "map.db", pose__source="odometry", pose__wait_s=5.0)
+    assert node.set_parameters([Parameter("pose.wait_s", value=0.0)])[0].successful
+    camera = world.camera(node)
+    camera.send(scene(1))
+    assert world.spin_until(lambda: answers, 2.0)
+
+
+def test_an_image_without_stamp_does_not_break_the_sequence(world, mapped):
+    answers = world.collect(PlaceMatch, "/place_match")
+    node = start(world, mapped, "localisation", sequence__length=3)
+    camera = world.camera(node)
+    drive(world, camera, answers, [1, 2, 3, 4])
+    camera._publisher.publish(image_message(scene(5), 0))
+    assert world.spin_until(lambda: node.health.drops().get("zero_stamp") == 1)
+    assert drive(world, camera, answers, [5])[0].status != PlaceMatch.STATUS_WARMING_UP
+
+
+def test_a_map_file_that_goes_away_does_not_end_the_node(world, mapped):
+    node = start(world, mapped, "localisation")
+    mapped.unlink()
+    mapped.with_name(mapped.name + "-lock").unlink(missing_ok=True)
+    node._publish_map()
+    info = world.call(GetMapInfo, "/place_recognizer/get_map_info", GetMapInfo.Request()).info
+    assert info.places == PLACES
+
+
+def test_markers_of_removed_places_are_taken_away(world, mapped):
+    shown = world.collect(MarkerArray, "/place_recognizer/place_markers", LATCHED)
+    start(world, mapped)
+    assert world.spin_until(lambda: shown)
+    everything = RemovePlaces.Request(place_ids=list(range(1, PLACES + 1)))
+    world.call(RemovePlaces, "/place_recognizer/remove_places", everything)
+    before = len(shown)
+    assert world.spin_until(lambda: len(shown) > before)
+    assert [marker.action for marker in shown[-1].markers] == [Marker.DELETEALL]
+
+
+def test_tf_is_let_go_when_the_node_is_cleaned_up(world, tmp_path, monkeypatch):
+    """With the surface of tf2_ros that the node uses, for the wheels do not bring it."""
+    listening = []
+
+    class Listener:
+        def __init__(self, buffer, node):
+            listening.append(self)
+
+        def unregister(self):
+            listening.remove(self)
+
+    tf2_ros = types.ModuleType("tf2_ros")
+    tf2_ros.TransformException = RuntimeError
+    tf2_ros.Buffer = lambda: types.SimpleNamespace(clear=lambda: None)
+    tf2_ros.TransformListener = Listener
+    monkeypatch.setitem(sys.modules, "tf2_ros", tf2_ros)
+    node = start(world, tmp_path / "map.db", pose__source="tf")
+    assert len(listening) == 1
+    camera = world.camera(node)
+    camera._publisher.publish(image_message(scene(1), -1))
+    assert world.spin_until(lambda: node.health.drops())
+    assert node.health.drops() == {"zero_stamp": 1}
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    assert listening == []
+    assert node.set_parameters([Parameter("map.path", value=str(tmp_path / "none" / "\0"))])
+    assert node.trigger_configure() == FAILURE
+    assert listening == []
+
+
+def test_an_unforeseen_error_while_opening_leaves_the_map_free(world, tmp_path, monkeypatch):
+    node = world.start(PlaceRecognizerNode, map__path=str(tmp_path / "map.db"))
+    with monkeypatch.context() as patch:
+        name = "spike_perception.nodes.place_recognizer.PlaceRecognizer"
+        patch.setattr(name, lambda *_: 1 / 0)
+        assert node.trigger_configure() == FAILURE
+    assert node.trigger_configure() == OK

@@ -9,21 +9,27 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rosbags.rosbag1 import Writer as Writer1
-from rosbags.typesys import Stores, get_typestore
+from rosbags.rosbag2 import Writer as Writer2
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from sensor_msgs.msg import Image
 
 from spike_perception.bags.raw import RawBag
 from spike_perception.bags.reader import BagReader
 from spike_perception.bags.writer import BagWriter
 from spike_perception.cli import main
-from spike_perception.nodes.replay import header_stamp_ns
+from spike_perception.errors import InputError
+from spike_perception.nodes.replay import Answers, header_stamp_ns
 
-from .conftest import scene
+from .conftest import image_message, scene
 
 pytestmark = pytest.mark.usefixtures("domain")
 
@@ -138,6 +144,60 @@ def test_bad_arguments_are_refused_with_what_is_there(tmp_path, capsys):
 def test_the_stamp_is_read_in_both_byte_orders():
     assert header_stamp_ns(b"\x00\x01\x00\x00" + struct.pack("<iI", 3, 5)) == 3_000_000_005
     assert header_stamp_ns(b"\x00\x00\x00\x00" + struct.pack(">iI", 3, 5)) == 3_000_000_005
+
+
+def test_a_message_without_header_is_told_in_one_sentence():
+    with pytest.raises(InputError, match="no header"):
+        header_stamp_ns(b"\x00\x01\x00\x00\x01")
+
+
+def test_a_bag_of_types_that_are_not_installed_plays_as_nothing(tmp_path, capsys):
+    types = get_typestore(Stores.ROS2_JAZZY)
+    types.register(get_types_from_msg("uint8 a", "nowhere_msgs/msg/A"))
+    with Writer2(tmp_path / "bag", version=9) as writer:
+        connection = writer.add_connection("/a", "nowhere_msgs/msg/A", typestore=types)
+        message = types.types["nowhere_msgs/msg/A"](1)
+        writer.write(connection, 1, types.serialize_cdr(message, "nowhere_msgs/msg/A"))
+    assert main(["replay", str(tmp_path / "bag"), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["skipped"] == {"/a": "nowhere_msgs/msg/A"}
+
+
+def test_a_bag_without_messages_plays_to_its_end_even_in_a_loop(tmp_path):
+    with BagWriter(tmp_path / "bag"):
+        pass
+    done = subprocess.run(command("replay", tmp_path / "bag", "--loop"), timeout=20, check=False)
+    assert done.returncode == 0
+
+
+def test_waiting_ends_when_it_is_told_to_stop(tmp_path):
+    bag = make_bag(tmp_path / "drive", "mcap", frames=2)
+    process = subprocess.Popen(command("replay", bag, "--wait", "60"), stderr=subprocess.PIPE)
+    time.sleep(3.0)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=10)
+    assert (process.returncode, told) == (130, b"")
+
+
+def test_lockstep_hears_answers_without_having_waited_for_them(tmp_path):
+    rclpy.init(args=[])
+    try:
+        player, answerer = rclpy.create_node("player"), rclpy.create_node("answerer")
+        publisher = answerer.create_publisher(Image, "/answers", 10)
+        answers = Answers(player, "/answers", 5.0, 0)
+        deadline = time.monotonic() + 10
+        while not player.count_publishers("/answers") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        answerer.create_timer(0.05, lambda: publisher.publish(image_message(scene(1), 7)))
+        executor = SingleThreadedExecutor()
+        executor.add_node(answerer)
+        thread = threading.Thread(target=executor.spin)
+        thread.start()
+        answers.wait_for(7)
+        executor.shutdown()
+        thread.join(5)
+        assert answers.unanswered == 0
+    finally:
+        rclpy.try_shutdown()
 
 
 def test_in_lockstep_with_a_node_in_its_own_process_nothing_is_lost(tmp_path, start):

@@ -56,6 +56,14 @@ def test_colcon_finds_and_installs_both_packages(workspace):
     assert (share / "ament_index/resource_index/packages/spike_perception").is_file()
     for name in ("package.xml", "launch/vpr.launch.py", "config/vpr.yaml", "config/fastdds.xml"):
         assert (share / "spike_perception" / name).is_file(), name
+    code = next((workspace / "install" / "spike_perception").glob("**/*-packages/spike_perception"))
+    for name in (
+        "py.typed",
+        "evaluation/templates/report.html.j2",
+        "simulation/worlds/loop.sdf",
+        "simulation/worlds/routes/two_laps.json",
+    ):
+        assert (code / name).is_file(), name
     messages = workspace / "install" / "spike_perception_msgs" / "share" / "spike_perception_msgs"
     assert (messages / "msg" / "PlaceMatch.msg").is_file()
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from spike_perception.errors import InputError
+from spike_perception.places import map as map_module
 from spike_perception.places.map import MapDescriptor, NewPlace, PlaceMap
 from spike_perception.places.types import Pose
 
@@ -315,7 +316,23 @@ def _manifest_gone(path: Path) -> None:
     connection.close()
 
 
+def _rewritten(path: Path, column: int, value: object) -> None:
+    """A row that holds what it must not, with a checksum that fits."""
+    connection = sqlite3.connect(path)
+    with connection:
+        found = connection.execute("SELECT * FROM place WHERE place_id = 2")
+        row = list(found.fetchone()[:-1])
+        row[column] = value
+        connection.execute("DELETE FROM place WHERE place_id = 2")
+        connection.execute(
+            "INSERT INTO place VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, map_module._checksum(*row))
+        )
+    connection.close()
+
+
 DAMAGE = {
+    "not_finite": lambda path: _rewritten(path, 6, np.full(16, np.nan, np.float32).tobytes()),
+    "frame_no_text": lambda path: _rewritten(path, 3, b"\xff\xfe"),
     "no_sqlite": lambda path: path.write_bytes(b"no database at all " * 100),
     "empty": lambda path: path.write_bytes(b""),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),

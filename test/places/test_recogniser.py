@@ -112,6 +112,25 @@ def test_the_exact_search_gives_way_while_the_map_grows(
     assert statuses(second)[Status.MATCHED] >= 93
 
 
+def test_a_map_that_shrinks_is_compared_as_a_whole_again(
+    robot, world, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        recogniser_module,
+        "PlaceIndex",
+        lambda *identity: PlaceIndex(*identity, exact_bytes=50 * 8192),
+    )
+    driver = robot()
+    driver.drive(world, 0, 60)
+    driver.drive(world, 0, 20, night=True)
+    assert not driver.recogniser._index.exact
+    driver.map.remove(range(45, 61))
+    answers = driver.drive(world, 20, 40, night=True)
+    assert driver.recogniser._index.exact
+    assert statuses(answers)[Status.MATCHED] >= 18
+    driver.drive(world, 60, 64)  # new places, for which the sequence needs scores
+
+
 def test_confirmations_must_follow_one_another(robot, world) -> None:
     robot("mapping").drive(world, 0, 100)
     driver = robot("localisation", **{"decision.confirmations": 3})

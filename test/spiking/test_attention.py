@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from spike_perception.errors import InputError
 from spike_perception.spiking.attention import SpikeMatmul, SpikeProduct
 from spike_perception.spiking.neurons import ILIF
 from spike_perception.spiking.passes import Pass
@@ -32,3 +34,16 @@ def test_counts_stay_exact_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         counts = SpikeMatmul()(k.bfloat16(), v.bfloat16())
     assert torch.equal(counts, exact)
+
+
+@pytest.mark.parametrize("neuron", [None, ILIF(4)])
+def test_counts_that_could_leave_float32_are_refused(neuron):
+    product = SpikeProduct(0, neuron)
+    tokens = 1 << (16 if neuron is None else 20)
+    q = torch.zeros(1, 1, tokens, 4)
+    product.quantise(4)
+    with pytest.raises(InputError, match="not exact") as caught:
+        product(q, q, q, Pass())
+    assert caught.value.reason == "not_quantisable"
+    few = spikes(1, 1, 20, 4)
+    assert torch.isfinite(product(few, few, few, Pass())).all()
