@@ -51,7 +51,10 @@ class Recorder:
 
     def _find(self) -> None:
         for name, types in self._node.get_topic_names_and_types():
-            if name in self._missing and (kind := message_class(types[0])) is not None:
+            # What a publisher offers is needed to subscribe; others may name the topic before.
+            if name not in self._missing or not self._node.count_publishers(name):
+                continue
+            if (kind := message_class(types[0])) is not None:
                 self._missing.discard(name)
                 try:
                     self._writer.define(installed_definitions(types[0].split("/")[0]))
@@ -66,8 +69,10 @@ class Recorder:
     def _profile(self, topic: str) -> QoSProfile:
         """What every publisher there is can serve: its own reliability and durability."""
         offers = [each.qos_profile for each in self._node.get_publishers_info_by_topic(topic)]
+        # Nothing is known of a publisher that has gone again: ask for what everybody can serve.
         reliable = all(each.reliability == ReliabilityPolicy.RELIABLE for each in offers)
         latched = all(each.durability == DurabilityPolicy.TRANSIENT_LOCAL for each in offers)
+        reliable, latched = reliable and bool(offers), latched and bool(offers)
         return QoSProfile(
             depth=1000,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,

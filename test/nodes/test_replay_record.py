@@ -28,6 +28,7 @@ from spike_perception.bags.writer import BagWriter
 from spike_perception.cli import main
 from spike_perception.errors import InputError
 from spike_perception.nodes.replay import Answers, header_stamp_ns
+from spike_perception_msgs.msg import PlaceMatch
 
 from .conftest import image_message, scene
 
@@ -118,6 +119,21 @@ def test_it_plays_at_the_rate_that_is_asked_for(tmp_path):
         assert main(["replay", str(bag), "--rate", str(rate)]) == 0
         durations[rate] = time.monotonic() - started
     assert 0.5 < durations[1.0] - durations[4.0] < 1.2
+
+
+def test_a_topic_that_others_wait_for_is_recorded_once_it_is_published(tmp_path, world, start):
+    """A subscriber alone makes the topic known, but not what its publisher will offer."""
+    world.collect(PlaceMatch, "/place_match")
+    recorder = start(*command("record", "-o", tmp_path / "heard", "--topics", "/place_match"))
+    world.spin(2.5)
+    publisher = world.client.create_publisher(PlaceMatch, "/place_match", 10)
+    assert world.spin_until(lambda: publisher.get_subscription_count() == 2)
+    publisher.publish(PlaceMatch(place_id=7))
+    world.spin(0.5)
+    recorder.send_signal(signal.SIGINT)
+    assert recorder.wait(15) == 0
+    with BagReader(tmp_path / "heard") as bag:
+        assert [message.place_id for _, message in bag.messages("/place_match")] == [7]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
