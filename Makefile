@@ -55,6 +55,8 @@ $(VENV)/created:
 	    || missing="$$missing python3-dev"; \
 	  test -z "$$missing" || { echo "missing:$$missing; run: apt install$$missing"; exit 1; }
 	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
+	@# The pip of Python 3.10 takes minutes to resolve what a newer one does in seconds.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==25.3
 	@touch $@
 
 $(VENV)/wheels: $(VENV)/created requirements/ros.txt requirements/runtime.txt
