@@ -70,9 +70,8 @@ class Recorder:
         """What every publisher there is can serve: its own reliability and durability."""
         offers = [each.qos_profile for each in self._node.get_publishers_info_by_topic(topic)]
         # Nothing is known of a publisher that has gone again: ask for what everybody can serve.
-        reliable = all(each.reliability == ReliabilityPolicy.RELIABLE for each in offers)
-        latched = all(each.durability == DurabilityPolicy.TRANSIENT_LOCAL for each in offers)
-        reliable, latched = reliable and bool(offers), latched and bool(offers)
+        reliable = {each.reliability for each in offers} == {ReliabilityPolicy.RELIABLE}
+        latched = {each.durability for each in offers} == {DurabilityPolicy.TRANSIENT_LOCAL}
         return QoSProfile(
             depth=1000,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,

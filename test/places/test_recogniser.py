@@ -97,14 +97,17 @@ def test_candidate_search_agrees_with_searching_everything(
         assert one.status == other.status == Status.MATCHED
 
 
-def test_the_exact_search_gives_way_while_the_map_grows(
-    robot, world, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def exact_up_to_50(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of more than 50 places are searched by their bits first."""
     monkeypatch.setattr(
         recogniser_module,
         "PlaceIndex",
         lambda *identity: PlaceIndex(*identity, exact_bytes=50 * 8192),
     )
+
+
+def test_the_exact_search_gives_way_while_the_map_grows(robot, world, exact_up_to_50) -> None:
     driver = robot()
     driver.drive(world, 0, 100)
     second = driver.drive(world, 0, 100, night=True)
@@ -112,14 +115,7 @@ def test_the_exact_search_gives_way_while_the_map_grows(
     assert statuses(second)[Status.MATCHED] >= 93
 
 
-def test_a_map_that_shrinks_is_compared_as_a_whole_again(
-    robot, world, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        recogniser_module,
-        "PlaceIndex",
-        lambda *identity: PlaceIndex(*identity, exact_bytes=50 * 8192),
-    )
+def test_a_map_that_shrinks_is_compared_as_a_whole_again(robot, world, exact_up_to_50) -> None:
     driver = robot()
     driver.drive(world, 0, 60)
     driver.drive(world, 0, 20, night=True)
