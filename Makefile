@@ -33,15 +33,18 @@ REQUIREMENTS = -r requirements/ros.txt -r requirements/runtime.txt
 CMAKE_PREFIXES = $(VENV)
 endif
 
-.PHONY: help install demo test check format clean
+.PHONY: help install training demo test check format clean
 
 help:
 	@echo "make demo    a simulated robot recognises places; writes out/demo/report.html"
 	@echo "make test    linters, types, import rules and all tests"
 	@echo "make check   linters, types and import rules only"
+	@echo "make training  install what spike-train needs"
 	@echo "make clean   remove .venv and what was built"
 
 install: $(VENV)/installed
+
+training: $(VENV)/training
 
 $(VENV)/created:
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): apt install python3"; exit 1; }
@@ -76,7 +79,11 @@ $(VENV)/installed: $(VENV)/messages setup.py
 	  --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/development: $(VENV)/installed requirements/development.txt
+$(VENV)/training: $(VENV)/installed requirements/training.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/training.txt
+	@touch $@
+
+$(VENV)/development: $(VENV)/training requirements/development.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/development.txt
 	@touch $@
 

@@ -16,13 +16,15 @@ setup(
     maintainer="spike_perception maintainers",
     maintainer_email="maintainers@spike-perception.org",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={"": ["py.typed", "templates/*", "worlds/*", "worlds/**/*"]},
+    package_data={
+        "": ["py.typed", "templates/*", "worlds/*", "worlds/**/*", "presets/*", "words/*.txt"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (str(SHARE), ["package.xml"]),
         *(
             (str(SHARE / folder), sorted(str(p) for p in Path(folder).iterdir() if p.is_file()))
-            for folder in ("launch", "config", "models")
+            for folder in ("launch", "config", "models", "models/vocabularies")
         ),
     ],
     # Dependencies are rosdep keys in package.xml and pinned wheels in requirements/: a console
@@ -33,8 +35,10 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "camera_classifier = spike_perception.nodes.camera_classifier:main",
             "place_recognizer = spike_perception.nodes.place_recognizer:main",
             "spike-perception = spike_perception.cli:main",
+            "spike-train = spike_perception.training.cli:main",
         ],
     },
 )

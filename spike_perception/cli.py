@@ -7,7 +7,7 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from spike_perception.errors import InputError
 
 # Words of a command -> (module, one line for --help). The module has ``configure(parser)`` and
 # ``run(arguments) -> exit status``.
-COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
+Commands = Mapping[tuple[str, ...], tuple[str, str]]
+COMMANDS: Commands = {
     ("replay",): ("spike_perception.nodes.replay", "play a bag through ROS 2, with /clock"),
     ("record",): ("spike_perception.nodes.record", "record topics to a bag"),
     ("parameters",): (
@@ -41,9 +42,17 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
         "set a place map's thresholds from data",
     ),
     ("simulate",): ("spike_perception.simulation.command", "drive a simulated robot, write a bag"),
+    ("simulate", "objects"): (
+        "spike_perception.simulation.object_views",
+        "render labelled views of simulated objects, one folder a class",
+    ),
     ("evaluate", "places"): (
         "spike_perception.evaluation.places",
         "measure place recognition between two drives given as images",
+    ),
+    ("evaluate", "images"): (
+        "spike_perception.evaluation.images",
+        "measure how a bundle names images of known classes, from words",
     ),
     ("bench", "places"): (
         "spike_perception.evaluation.bench_places",
@@ -51,7 +60,11 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ),
     ("bench", "node"): (
         "spike_perception.nodes.bench",
-        "measure a running place_recognizer under camera load",
+        "measure running camera nodes under load",
+    ),
+    ("bench", "vpr"): (
+        "spike_perception.evaluation.bench_vpr",
+        "measure the descriptors beside other methods on the same drives",
     ),
     ("bench", "students"): (
         "spike_perception.evaluation.bench_students",
@@ -102,20 +115,20 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def _words(arguments: Sequence[str]) -> tuple[str, ...]:
+def _words(commands: Commands, arguments: Sequence[str]) -> tuple[str, ...]:
     """The longest run of leading arguments that names a command or a group of commands."""
     words: tuple[str, ...] = ()
     for argument in arguments:
         longer = (*words, argument)
-        if not any(command[: len(longer)] == longer for command in COMMANDS):
+        if not any(command[: len(longer)] == longer for command in commands):
             break
         words = longer
     return words
 
 
-def _overview(words: tuple[str, ...]) -> str:
-    lines = [f"usage: {' '.join(('spike-perception', *words))} COMMAND [--help]", "", "commands:"]
-    members = {c: line for c, (_, line) in COMMANDS.items() if c[: len(words)] == words}
+def _overview(program: str, commands: Commands, words: tuple[str, ...]) -> str:
+    lines = [f"usage: {' '.join((program, *words))} COMMAND [--help]", "", "commands:"]
+    members = {c: line for c, (_, line) in commands.items() if c[: len(words)] == words}
     width = max(len(" ".join(command)) for command in members)
     lines += [f"  {' '.join(command):<{width}}  {line}" for command, line in members.items()]
     return "\n".join(lines)
@@ -123,23 +136,34 @@ def _overview(words: tuple[str, ...]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status (2 for input that cannot be used)."""
+    return run_command("spike-perception", COMMANDS, arguments)
+
+
+def run_command(program: str, commands: Commands, arguments: Sequence[str] | None = None) -> int:
+    """Run one command of a program; returns its exit status.
+
+    Args:
+        program: name of the program, for messages.
+        commands: its commands, as :data:`COMMANDS`.
+        arguments: words and options; None takes those of the process.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:
-        print(f"spike-perception {__version__}")
+        print(f"{program} {__version__}")
         return 0
-    words = _words(given)
-    if words not in COMMANDS:
+    words = _words(commands, given)
+    if words not in commands:
         rest = given[len(words) :]
         if rest and rest[0] not in ("-h", "--help"):
-            print(f"spike-perception: no command {' '.join([*words, rest[0]])!r}", file=sys.stderr)
-            print(_overview(words), file=sys.stderr)
+            print(f"{program}: no command {' '.join([*words, rest[0]])!r}", file=sys.stderr)
+            print(_overview(program, commands, words), file=sys.stderr)
             return 2
-        print(_overview(words))
+        print(_overview(program, commands, words))
         return 0
-    module_name, line = COMMANDS[words]
+    module_name, line = commands[words]
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(
-        prog=" ".join(("spike-perception", *words)),
+        prog=" ".join((program, *words)),
         description=line,
         formatter_class=_Formatter,
     )
@@ -147,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(module.run(parser.parse_args(given[len(words) :])))
     except InputError as error:
-        print(f"spike-perception: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0

@@ -28,9 +28,11 @@ def test_every_command_is_shown(repository):
 
 def test_every_launch_argument_is_named(repository):
     readme = (repository / "README.md").read_text()
-    launch = (repository / "launch" / "vpr.launch.py").read_text()
-    for argument in re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', launch):
-        assert f"`{argument}`" in readme, argument
+    for file in sorted((repository / "launch").glob("*.launch.py")):
+        arguments = re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', file.read_text())
+        assert arguments
+        for argument in arguments:
+            assert f"`{argument}`" in readme, argument
 
 
 @pytest.mark.parametrize("words", sorted(COMMANDS), ids=" ".join)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read images and poses from ROS 1 bags and ROS 2 bags (sqlite3, MCAP) without ROS."""
+"""Images, clouds and poses of ROS 1 bags and ROS 2 bags (sqlite3, MCAP), read without ROS."""
 
 from __future__ import annotations
 
@@ -19,12 +19,21 @@ from spike_perception.sensing.image import (
     decode_compressed,
     image_from_message_fields,
 )
+from spike_perception.sensing.points import (
+    CloudLayout,
+    Field,
+    Points,
+    PointsError,
+    points_from_message_fields,
+)
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
+    from rosbags.typesys.store import Typestore
     from typing_extensions import Self
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+POINT_TYPES = ("sensor_msgs/msg/PointCloud2",)
 POSE_TYPES = (
     "nav_msgs/msg/Odometry",
     "geometry_msgs/msg/PoseStamped",
@@ -39,6 +48,15 @@ class StampedImage:
     stamp_ns: int
     frame_id: str
     image: RgbImage
+
+
+@dataclass(frozen=True)
+class StampedPoints:
+    """One cloud of a bag: header stamp (ns), the sensor's frame, and its finite points."""
+
+    stamp_ns: int
+    frame_id: str
+    points: Points
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,6 @@ class BagReader:
 
     def __enter__(self) -> Self:
         from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores, get_typestore
 
         if not self.path.exists():
             raise InputError("bag_missing", f"there is no bag at {self.path}")
@@ -81,9 +98,7 @@ class BagReader:
         if path.suffix == ".db3" and (path.parent / "metadata.yaml").is_file():
             path = path.parent
         try:
-            self._reader: AnyReader = AnyReader(
-                [path], default_typestore=get_typestore(Stores.ROS2_JAZZY)
-            )
+            self._reader: AnyReader = AnyReader([path], default_typestore=self._typestore())
             self._reader.open()
         # A damaged file breaks the parsers below rosbags in their own ways.
         except Exception as error:
@@ -118,6 +133,14 @@ class BagReader:
             InputError: ``topic_missing`` or ``topic_ambiguous``; both list what there is.
         """
         return self._choose(topic, IMAGE_TYPES, "image")
+
+    def point_topic(self, topic: str = "") -> str:
+        """The topic of point clouds named, or the only one if none is named.
+
+        Raises:
+            InputError: ``topic_missing`` or ``topic_ambiguous``; both list what there is.
+        """
+        return self._choose(topic, POINT_TYPES, "point cloud")
 
     def pose_topic(self, topic: str = "") -> str:
         """The odometry or pose topic named, or the only one if none is named.
@@ -155,6 +178,32 @@ class BagReader:
                 ) from error
             yield StampedImage(stamp_ns, message.header.frame_id, image)
 
+    def points(self, topic: str = "") -> Iterator[StampedPoints]:
+        """Yield the point clouds of one topic in order of recording.
+
+        Raises:
+            InputError: as :meth:`point_topic`; a reason of
+                :class:`~spike_perception.sensing.points.PointsError` for a cloud that cannot be
+                used, its message naming topic and stamp; ``bag_unreadable`` for damaged data.
+        """
+        topic = self.point_topic(topic)
+        for stamp_ns, message in self.messages(topic):
+            layout = CloudLayout(
+                message.height,
+                message.width,
+                [Field(f.name, f.offset, f.datatype, f.count) for f in message.fields],
+                message.is_bigendian,
+                message.point_step,
+                message.row_step,
+            )
+            try:
+                points = points_from_message_fields(layout, message.data)
+            except PointsError as error:
+                raise PointsError(
+                    error.reason, f"{self.path}, {topic}, stamp {stamp_ns} ns: {error}"
+                ) from error
+            yield StampedPoints(stamp_ns, message.header.frame_id, points)
+
     def poses(self, topic: str = "") -> Iterator[StampedPose]:
         """Yield the poses of one topic in order of recording.
 
@@ -171,12 +220,41 @@ class BagReader:
                 np.array([q.x, q.y, q.z, q.w], np.float64),
             )
 
+    def texts(self, topic: str) -> Iterator[str]:
+        """Yield the texts of one topic of ``std_msgs/String``, in order of recording.
+
+        Raises:
+            InputError: ``bag_unreadable`` for damaged data.
+        """
+        for message in self._messages(topic):
+            yield str(message.data)
+
     def messages(self, topic: str) -> Iterator[tuple[int, Any]]:
         """Yield header stamp (ns) and message of every message with a header on ``topic``.
 
         Raises:
             InputError: ``bag_unreadable`` for damaged data.
         """
+        for message in self._messages(topic):
+            stamp = message.header.stamp
+            yield stamp.sec * 1_000_000_000 + stamp.nanosec, message
+
+    def _typestore(self) -> Typestore:
+        """Definitions for bags that hold none, as ROS 2 bags in sqlite3 may."""
+        from rosbags.typesys import Stores, get_typestore
+
+        return get_typestore(Stores.ROS2_JAZZY)
+
+    def _messages(self, topic: str) -> Iterator[Any]:
+        for message_type, data in self._data(topic):
+            try:
+                message = self._reader.deserialize(data, message_type)
+            except Exception as error:
+                raise self._damaged(topic, error) from error
+            yield message
+
+    def _data(self, topic: str) -> Iterator[tuple[str, bytes]]:
+        """Type and bytes of every message on ``topic``."""
         connections = [c for c in self._reader.connections if c.topic == topic]
         if not connections:  # which rosbags takes for all of them
             return
@@ -184,15 +262,14 @@ class BagReader:
         while True:
             try:
                 connection, _, data = next(messages)
-                message: Any = self._reader.deserialize(data, connection.msgtype)
             except StopIteration:
                 return
             except Exception as error:
-                raise InputError(
-                    "bag_unreadable", f"{self.path} is damaged at topic {topic}: {error}"
-                ) from error
-            stamp = message.header.stamp
-            yield stamp.sec * 1_000_000_000 + stamp.nanosec, message
+                raise self._damaged(topic, error) from error
+            yield connection.msgtype, data
+
+    def _damaged(self, topic: str, error: Exception) -> InputError:
+        return InputError("bag_unreadable", f"{self.path} is damaged at topic {topic}: {error}")
 
     def _choose(self, topic: str, types: tuple[str, ...], kind: str) -> str:
         valid = sorted(name for name, type_ in self.topics.items() if type_ in types)

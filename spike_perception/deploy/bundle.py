@@ -37,8 +37,15 @@ _NUMBERS: dict[str, Any] = {
 }
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 1 << 20}
 
+_SIDE: dict[str, Any] = {
+    "type": "integer",
+    "minimum": 3,
+    "maximum": 1023,
+    "not": {"multipleOf": 2},
+}
+
 # Images: input_size is [height, width]; mean and std apply to values scaled to 0..1, one a channel;
-# resize is the rule for another aspect ratio.
+# resize is the rule for another aspect ratio; patch_norm normalises each pixel by its surroundings.
 _IMAGE: dict[str, Any] = {
     "type": "object",
     "required": ["input_size", "channel_order", "mean", "std", "resize", "interpolation"],
@@ -49,6 +56,14 @@ _IMAGE: dict[str, Any] = {
         "std": {**_NUMBERS, "items": {"type": "number", "exclusiveMinimum": 0}},
         "resize": {"enum": ["stretch", "shorter_side_crop", "letterbox"]},
         "interpolation": {"enum": ["nearest", "bilinear", "bicubic", "area"]},
+        "patch_norm": {
+            "anyOf": [_SIDE, {"type": "array", "minItems": 3, "maxItems": 3, "items": _SIDE}]
+        },
+        "patch_norm_floor": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    },
+    "dependencies": {
+        "patch_norm": ["patch_norm_floor"],
+        "patch_norm_floor": ["patch_norm"],
     },
     "additionalProperties": _SCALARS,
 }
@@ -127,6 +142,10 @@ FORMAT = Format(
     },
 )
 
+#: Tensors whose names begin so are not the student's own: they turn its counts into a descriptor of
+#: a place (see ``places.descriptors.spiking``).
+DESCRIPTOR = "descriptor."
+
 # Tensors that torch's batch normalisation keeps beside its parameters.
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -166,7 +185,8 @@ class Bundle:
         timesteps: T, time steps of one inference.
         levels: D, greatest spike count of a neuron in one step.
         embedding_dim: C, length of the encoder's output.
-        tensors: weights by name, as the student's ``state_dict`` names them.
+        tensors: weights by name, as the student's ``state_dict`` names them; in a ``place`` bundle
+            also those of the descriptor, see :data:`DESCRIPTOR`.
         provenance: ``command``, ``data`` (list), ``seeds`` (list), ``version`` (of this software,
             with commit), ``teacher`` (``{"name", "sha256"}`` or None); further flat values allowed.
         metrics: ``{"name", "value", "command"}`` each, the command being what reproduces it.
@@ -205,6 +225,15 @@ class Bundle:
     def architecture(self) -> dict[str, Any]:
         """``{"student", "config"}``, as the registry's ``student_from_json`` takes it."""
         return {"student": self.student, "config": dict(self.student_config)}
+
+    @property
+    def student_tensors(self) -> dict[str, Array]:
+        """The tensors that the student's ``load_state_dict`` takes."""
+        return {
+            name: array
+            for name, array in self.tensors.items()
+            if self.kind != "place" or not name.startswith(DESCRIPTOR)
+        }
 
     @property
     def weights_id(self) -> str:

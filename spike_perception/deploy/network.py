@@ -56,7 +56,7 @@ def student_of(bundle: Bundle) -> Student:
             "bad_metadata",
             f"the bundle states T, D, C = {stated}, its student has {own}; export it again",
         )
-    weights = {name: torch.from_numpy(each.copy()) for name, each in bundle.tensors.items()}
+    weights = {name: torch.from_numpy(each.copy()) for name, each in bundle.student_tensors.items()}
     try:
         student.load_state_dict(weights)
     except RuntimeError as error:

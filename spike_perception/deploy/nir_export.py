@@ -220,10 +220,11 @@ class _Builder:
             names.append(fired)
         return tuple(names), shape
 
-    def total(self, name: str, signal: Signal) -> Signal:
-        """Sum over the grid, as a vector."""
-        self.add(f"{name}.pool", self._pool(signal[1][1:]), signal)
-        return self.flat(name, ((f"{name}.pool",), (signal[1][0], 1, 1)))
+    def total(self, name: str, signal: Signal, rows: int = 1, columns: int = 1) -> Signal:
+        """Sum over each region of the grid, as a vector."""
+        channels, height, width = signal[1]
+        self.add(f"{name}.pool", self._pool((height // rows, width // columns)), signal)
+        return self.flat(name, ((f"{name}.pool",), (channels, rows, columns)))
 
     def flat(self, name: str, signal: Signal) -> Signal:
         import nir
@@ -312,7 +313,9 @@ class _Spikformer(_Builder):
         for index, block in enumerate(net.blocks):
             stream = self._block(f"blocks.{index}", block, stream)
         x = self._body("embed", net.neuron, net.embed, stream)
-        self.output("output", self.total("counts", self.fire("embed_neuron", net.embed_neuron, x)))
+        x = self.fire("embed_neuron", net.embed_neuron, x)
+        regions = net.config.regions_rows, net.config.regions_columns
+        self.output("output", self.total("counts", x, *regions))
         return self.finish()
 
     def _block(self, name: str, block: Any, stream: Signal) -> Signal:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -29,13 +29,16 @@ def prepare_image(image: RgbImage, preprocessing: Mapping[str, Any]) -> NDArray[
         preprocessing: of an ``image`` or ``place`` bundle. ``resize`` is ``stretch``,
             ``shorter_side_crop`` (the largest centred part of the input's aspect ratio) or
             ``letterbox`` (the whole image; what it leaves free holds the mean, 0 once normalised).
-            ``gray`` repeats the luminance in all three channels.
+            ``gray`` repeats the luminance in all three channels. With ``patch_norm`` values
+            scaled to 0..1 are normalised locally before mean and standard deviation are applied
+            (see :func:`patch_normalised`).
 
     Returns:
         float32 [3, H', W'].
 
     Raises:
-        InputError: ``wrong_input`` for another shape or dtype.
+        InputError: ``wrong_input`` for another shape or dtype, ``bad_metadata`` for settings that
+            contradict one another.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(
@@ -66,13 +69,54 @@ def prepare_image(image: RgbImage, preprocessing: Mapping[str, Any]) -> NDArray[
         raise InputError(
             "bad_metadata", f"mean and std have {mean.size} and {std.size} values; allowed 1 or 3"
         )
-    values = (image.astype(np.float32) - mean) / std
+    if "patch_norm" in preprocessing:
+        local = patch_normalised(
+            image.astype(np.float32) / np.float32(255),
+            preprocessing["patch_norm"],
+            preprocessing["patch_norm_floor"],
+        )
+        values = (local * np.float32(255) - mean) / std
+    else:
+        values = (image.astype(np.float32) - mean) / std
     if values.shape[:2] != (height, width):
         whole = np.zeros((height, width, 3), np.float32)
         top, left = (height - values.shape[0]) // 2, (width - values.shape[1]) // 2
         whole[top : top + values.shape[0], left : left + values.shape[1]] = values
         values = whole
     return np.ascontiguousarray(np.broadcast_to(values, (height, width, 3)).transpose(2, 0, 1))
+
+
+def patch_normalised(
+    values: NDArray[np.float32], patch: int | Sequence[int], floor: float
+) -> NDArray[np.float32]:
+    """Every pixel less the mean of the patch around it, divided by its deviation plus a floor.
+
+    What changes slowly over the image, such as light, goes; see ``places.descriptors.patch_norm``.
+
+    Args:
+        values: float32 [H, W, 1] or [H, W, 3], 0..1.
+        patch: side of the square patch (pixels, odd); or three, which give three channels.
+        floor: keeps flat parts from being blown up (share of full scale, above 0).
+
+    Returns:
+        float32 [H, W, channels].
+
+    Raises:
+        InputError: ``bad_metadata`` if three patches are given for a colour image.
+    """
+    sides = [patch] if isinstance(patch, int) else list(patch)
+    if len(sides) > 1 and values.shape[2] > 1:
+        raise InputError(
+            "bad_metadata", "patch_norm gives a patch per channel, which needs channel_order gray"
+        )
+    channels = []
+    for side in sides:
+        mean = cv2.blur(values, (side, side))
+        variance = cv2.blur(values * values, (side, side)) - mean * mean
+        spread = np.sqrt(np.maximum(variance, 0.0))  # rounding can leave it below zero
+        local = (values.reshape(mean.shape) - mean) / (spread + np.float32(floor))
+        channels.append(local.reshape(values.shape))
+    return np.asarray(np.concatenate(channels, 2), np.float32)
 
 
 def _centre(image: RgbImage, aspect: float) -> RgbImage:

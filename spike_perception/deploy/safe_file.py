@@ -294,10 +294,10 @@ def _digest(text: str) -> str:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file; a pipe or device, which could block or never end, is refused."""
-    if not path.is_file():
-        found = "not a regular file" if path.exists() else "no such file"
-        raise InputError("file_missing", f"{path}: {found}")
     try:
+        if not path.is_file():
+            found = "not a regular file" if path.exists() else "no such file"
+            raise InputError("file_missing", f"{path}: {found}")
         with path.open("rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise InputError("file_missing", f"{path}: not a regular file")

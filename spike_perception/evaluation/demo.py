@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo: a simulated robot drives a loop twice and recognises, live, where it has been."""
+"""The demo: a simulated robot drives a loop twice, recognises places and names what it sees.
+
+Two nodes hear the same camera: one recognises places, one names objects. Without the weights of
+the second the demo says so and goes on with places alone.
+"""
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +23,13 @@ from spike_perception.cli import add_json, emit
 from spike_perception.errors import InputError
 from spike_perception.evaluation import figures, metrics
 from spike_perception.evaluation.answers import Judged, judge, read_answers
+from spike_perception.evaluation.demo_classes import (
+    ClassifierFiles,
+    find_classifier,
+    judge_recorded,
+    table_rows,
+    tell,
+)
 from spike_perception.evaluation.provenance import provenance
 from spike_perception.evaluation.report import Frame, Report, Strip, Verdict, open_report, shown
 from spike_perception.evaluation.session import RosSession
@@ -45,6 +57,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", default="loop", help="simulated world")
     parser.add_argument("--drive", default="two_laps", help="route through it")
     parser.add_argument("--descriptor", default="", help="name; without: the node's default")
+    parser.add_argument("--bundle", default="camera", help="camera encoder: shipped name or file")
+    parser.add_argument("--bank", default="word_bank", help="its word bank: shipped name or file")
     add_json(parser)
 
 
@@ -57,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    _drive(arguments, out)
+    files = _drive(arguments, out)
     simulated = time.monotonic()
     answers = read_answers(out / "answers")
     with BagReader(out / "drive") as bag:
@@ -65,8 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
         sent = sum(1 for _ in bag.messages("/camera/image_raw"))
     exclusion_s = float(PARAMETERS["decision.exclusion_s"])
     judged = judge(answers, truth, WITHIN_M, exclusion_s)
+    classes = judge_recorded(files, out / "drive", out / "answers") if files else None
     result = {
         **judged.figures,
+        **(classes[1].figures if classes else {"class_frames": None}),
         "images": sent,
         "unanswered": sent - len(answers.stamp_ns),
         "seconds": simulated - started,
@@ -75,21 +91,28 @@ def run(arguments: argparse.Namespace) -> int:
     }
     report = open_report(
         out,
-        "A robot recognises places",
+        "A robot recognises places" + (" and names what it sees" if files else ""),
         f"Two laps of the world “{arguments.world}”, the second in other light: {sent:,} camera "
-        "images through a ROS 2 node, as they would come from a robot.",
+        f"images through {'two ROS 2 nodes' if files else 'a ROS 2 node'}, as they would come from "
+        "a robot.",
     )
-    page = _tell(report, result, judged, out / "drive", answers.stamp_ns)
-    emit(arguments, result, f"{_table(result)}\nreport: {page}")
+    _tell(report, result, judged, out / "drive", answers.stamp_ns)
+    if files and classes:
+        tell(report, files, *classes, out / "drive")
+    page = _configuration(report, result)
+    rows = [*_rows(result), *(table_rows(classes[1]) if classes else [])]
+    width = max(len(label) for label, _ in rows)
+    lines = [f"{label:<{width}}  {value}" for label, value in rows]
+    emit(arguments, result, "\n".join([*lines, f"report: {page}"]))
     return 0
 
 
-def _drive(arguments: argparse.Namespace, out: Path) -> None:
-    """Write the drive, then run node, recorder and replay as three processes."""
-    parameters = {**PARAMETERS, "map.path": str(out / "map.db")}
-    if arguments.descriptor:
-        parameters["descriptor.name"] = arguments.descriptor
-    overrides = [part for k, v in parameters.items() for part in ("-p", f"{k}:={v}")]
+def _drive(arguments: argparse.Namespace, out: Path) -> ClassifierFiles | None:
+    """Write the drive, then run nodes, recorder and replay as processes of their own.
+
+    Returns:
+        What the classifier ran, None if there are no weights for it.
+    """
     with RosSession(out / "logs") as session:
         simulate = ["simulate", arguments.world, "--drive", arguments.drive]
         session.run(
@@ -97,34 +120,49 @@ def _drive(arguments: argparse.Namespace, out: Path) -> None:
             COMMAND,
             [*simulate, "-o", str(out / "drive"), "--seed", str(arguments.seed)],
         )
+        files = _find_classifier(arguments, out / "drive")
+        parameters = {**PARAMETERS, "map.path": str(out / "map.db")}
+        if arguments.descriptor:
+            parameters["descriptor.name"] = arguments.descriptor
+        nodes = {"place_recognizer": ("/place_match", parameters)}
+        if files:
+            nodes["camera_classifier"] = ("/object_class", files.parameters())
+        for name, (_, values) in nodes.items():
+            overrides = [part for k, v in values.items() for part in ("-p", f"{k}:={v}")]
+            session.start(name, f"spike_perception.nodes.{name}", ["--ros-args", *overrides])
+        topics = [topic for topic, _ in nodes.values()]
         session.start(
-            "place_recognizer",
-            "spike_perception.nodes.place_recognizer",
-            ["--ros-args", *overrides],
-        )
-        session.start(
-            "record",
-            COMMAND,
-            ["record", "-o", str(out / "answers"), "--topics", "/place_match"],
+            "record", COMMAND, ["record", "-o", str(out / "answers"), "--topics", *topics]
         )
         session.run(
             "replay",
             COMMAND,
             [
-                *("replay", str(out / "drive"), "--rate", "0", "--wait", "30"),
-                *("--lockstep", "/place_match", "--listeners", "1"),
+                *("replay", str(out / "drive"), "--rate", "0", "--wait", "60"),
+                *("--lockstep", *topics, "--listeners", "1"),
             ],
         )
-        for name in ("record", "place_recognizer"):
+        for name in ("record", *nodes):
             if status := session.stop(name):
                 raise InputError(
                     "process_failed",
                     f"{name} ended with status {status}, see {out / 'logs' / f'{name}.log'}",
                 )
+    return files
 
 
-def _table(result: dict[str, Any]) -> str:
-    rows = (
+def _find_classifier(arguments: argparse.Namespace, drive: Path) -> ClassifierFiles | None:
+    try:
+        return find_classifier(arguments.bundle, arguments.bank, drive)
+    except InputError as error:
+        if error.reason != "file_missing":
+            raise
+        print(f"objects are not named, only places recognised: {error}", file=sys.stderr)
+        return None
+
+
+def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
         ("images sent / unanswered", f"{result['images']:,} / {result['unanswered']:,}"),
         ("places stored", f"{result['places']:,}"),
         ("queries with a true place", f"{result['queries_matchable']:,}"),
@@ -137,9 +175,7 @@ def _table(result: dict[str, Any]) -> str:
             "latency p50 / p95",
             f"{result['latency_p50_ms']:.1f} / {result['latency_p95_ms']:.1f} ms",
         ),
-    )
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+    ]
 
 
 def _tell(
@@ -148,7 +184,7 @@ def _tell(
     judged: Judged,
     drive: Path,
     stamps: npt.NDArray[np.int64],
-) -> Path | None:
+) -> None:
     report.headline("Recall", result["recall"], f"accepted and right within {WITHIN_M:g} m")
     report.headline("Precision", result["precision"], "of what was accepted")
     report.headline("Recall@1", result["recall_at_1_matchable"], "before rejection")
@@ -190,11 +226,15 @@ def _tell(
         _strips(judged, drive, stamps),
         note="The query (second lap), the place the node named, and its verdict.",
     )
+
+
+def _configuration(report: Report, result: dict[str, Any]) -> Path | None:
     report.table(
         "Configuration",
         ["setting", "value"],
         [
             *result["parameters"].items(),
+            *result.get("class_parameters", {}).items(),
             ("command line", result["command_line"]),
             *result["versions"].items(),
             *result["machine"].items(),

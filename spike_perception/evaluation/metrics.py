@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of visual place recognition.
+"""Metrics of visual place recognition, and of classification.
 
-Conventions used throughout:
+Conventions of place recognition:
 
 - Scores and ground truth are ``[Q, P]``: one row a query, one column a place of the reference;
   higher is more alike. ``-inf`` means that the place was not retrieved (excluded, or no answer
   yet), and a query without any finite score was not answered.
 - A query is *matchable* if the ground truth holds at least one place for it.
 - Where a share has no denominator (no matchable query, no answer), it is None, never 0 or 1.
+
+Classification: scores are ``[N, K]``, one row an image, one column a class, higher is likelier.
 """
 
 from __future__ import annotations
@@ -251,3 +253,104 @@ def percentiles_ms(seconds: Sequence[float] | npt.NDArray[np.float64]) -> dict[s
         return {"p50_ms": None, "p95_ms": None, "p99_ms": None}
     values = np.percentile(np.asarray(seconds, np.float64) * 1e3, (50, 95, 99))
     return dict(zip(("p50_ms", "p95_ms", "p99_ms"), map(float, values), strict=True))
+
+
+def class_ranks(scores: Scores, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How many classes come before the true one, int64 ``[N]``.
+
+    Of equal scores the lower column comes first, as in an argmax.
+
+    Args:
+        scores: float ``[N, K]``, finite.
+        labels: int64 ``[N]``, the true column of each row.
+    """
+    true = np.asarray(np.take_along_axis(scores, labels[:, None], axis=1), np.float64)
+    earlier = np.arange(scores.shape[1]) < labels[:, None]
+    return np.asarray(((scores > true) | ((scores == true) & earlier)).sum(axis=1), np.int64)
+
+
+def top_k(ranks: npt.NDArray[np.int64], k: int) -> float | None:
+    """Share of rows whose true class is among the k best; None without a row.
+
+    Args:
+        ranks: of :func:`class_ranks`.
+        k: how many best classes count.
+    """
+    return float((ranks < k).mean()) if len(ranks) else None
+
+
+def confusion(
+    labels: npt.NDArray[np.int64], answers: npt.NDArray[np.int64], classes: int
+) -> npt.NDArray[np.int64]:
+    """Number of images by true class (row) and answer (column), int64 ``[K, K]``."""
+    pairs = np.bincount(labels * classes + answers, minlength=classes * classes)
+    return np.asarray(pairs.reshape(classes, classes), np.int64)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Answers in bins of equal width by their confidence (Guo et al. 2017, eq. 2 to 5).
+
+    Attributes:
+        count: int64 ``[bins]``, answers in each bin; bin m holds confidences in (m/M, (m+1)/M],
+            the first one 0 too.
+        confidence: float64 ``[bins]``, their mean confidence; 0 in an empty bin.
+        accuracy: float64 ``[bins]``, the share of them that is right; 0 in an empty bin.
+    """
+
+    count: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    accuracy: npt.NDArray[np.float64]
+
+    @property
+    def expected_calibration_error(self) -> float | None:
+        """Mean over all answers of |accuracy - confidence| of their bin; None without answers."""
+        total = int(self.count.sum())
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float((self.count * gaps).sum() / total) if total else None
+
+
+def reliability(
+    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], bins: int = 15
+) -> Reliability:
+    """Sort answers into bins.
+
+    Args:
+        confidence: float64 ``[N]``, probability of each answer, 0 to 1.
+        correct: bool ``[N]``, whether it is right.
+        bins: M.
+    """
+    at = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(at, minlength=bins)
+    known = np.maximum(count, 1)
+    return Reliability(
+        count,
+        np.bincount(at, confidence, bins) / known,
+        np.bincount(at, correct.astype(np.float64), bins) / known,
+    )
+
+
+def roc(
+    known: npt.NDArray[np.float64], unknown: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Receiver operating characteristic: shares accepted as the threshold falls.
+
+    The area below it by trapezoids is :func:`spike_perception.zero_shot.rejection.auroc`.
+
+    Args:
+        known: scores of known samples ``[N]``, higher is better known; at least one.
+        unknown: scores of unknown samples ``[M]``; at least one.
+
+    Returns:
+        Share of the unknown taken for known, and share of the known accepted, float64
+        ``[points]`` each, from (0, 0) to (1, 1).
+    """
+    scores = np.concatenate([known, unknown])
+    is_known = np.arange(len(scores)) < len(known)
+    order = np.argsort(-scores, kind="stable")
+    scores, is_known = scores[order], is_known[order]
+    # Samples of one score are accepted together: only the last of each run is a point.
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    accepted = np.cumsum(is_known)[last]
+    false = (last + 1 - accepted) / len(unknown)
+    return np.append(0.0, false), np.append(0.0, accepted / len(known))

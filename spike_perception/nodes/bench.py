@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load a running place_recognizer with camera images and measure it from outside."""
+"""Load running camera nodes with images and measure them from outside."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import sys
 import tempfile
 import time
 from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +30,39 @@ from spike_perception.cli import add_json, emit
 from spike_perception.errors import InputError
 from spike_perception.nodes.stamps import stamp_ns, to_stamp
 from spike_perception.share import fast_dds_environment
-from spike_perception_msgs.msg import PlaceMatch
+from spike_perception_msgs.msg import ObjectClass, PlaceMatch
 
+# Node -> its answers: message type and topic.
+NODES: dict[str, tuple[type, str]] = {
+    "place_recognizer": (PlaceMatch, "/place_match"),
+    "camera_classifier": (ObjectClass, "/object_class"),
+}
 # Different images, so that no answer comes from a warm cache of one picture.
 PICTURES = 30
 # Answers that arrive this long after the last image still count [s].
 PATIENCE_S = 2.0
+# A node that has not answered after so long will not: it may have to export its network [s].
+START_S = 60.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    parser.add_argument(
+        "--node",
+        nargs="+",
+        choices=sorted(NODES),
+        default=["place_recognizer"],
+        help="one node, or several that hear the same camera",
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to send images")
     parser.add_argument("--rate", type=float, default=30.0, help="images per second")
     parser.add_argument("--width", type=int, default=640, help="pixels")
     parser.add_argument("--height", type=int, default=480, help="pixels")
     parser.add_argument("--descriptor", default="", help="name; without: the node's default")
+    parser.add_argument("--bundle", default="", help="file or name; without: the node's default")
+    parser.add_argument(
+        "--vocabulary", default="", help="file or name; without: the node's default"
+    )
     parser.add_argument(
         "--reliability",
         choices=("best_effort", "reliable"),
@@ -56,11 +77,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-class Camera:
-    """Publishes pictures at a steady rate and hears the answers."""
+@dataclass
+class Watched:
+    """A node under load, as seen from outside."""
 
-    def __init__(self, node: Node, arguments: argparse.Namespace) -> None:
+    name: str
+    child: subprocess.Popen[bytes]
+    latencies_ms: list[float] = field(default_factory=list)
+    drops: dict[str, int] = field(default_factory=dict)
+
+    def hear(self, answer: Any) -> None:
+        """Count an answer."""
+        self.latencies_ms.append((time.time_ns() - stamp_ns(answer.header.stamp)) / 1e6)
+
+    def diagnose(self, message: DiagnosticArray) -> None:
+        """Read the drops off a message of /diagnostics."""
+        for status in message.status:
+            if status.name != f"{self.name}: input":
+                continue
+            for each in status.values:
+                if each.key.startswith("dropped "):
+                    self.drops[each.key.removeprefix("dropped ")] = int(each.value)
+
+    def cpu_s(self) -> float:
+        """Processor time so far [s]."""
+        times = psutil.Process(self.child.pid).cpu_times()
+        return float(times.user + times.system)
+
+
+class Camera:
+    """Publishes pictures at a steady rate; the nodes' answers are heard meanwhile."""
+
+    def __init__(
+        self, node: Node, watched: Sequence[Watched], arguments: argparse.Namespace
+    ) -> None:
         self._node = node
+        self._watched = watched
         self._rate: float = arguments.rate
         rng = np.random.default_rng(0)
         shape = (arguments.height // 16, arguments.width // 16, 3)
@@ -71,10 +123,9 @@ class Camera:
         self._publisher = node.create_publisher(
             Image, "/camera/image_raw", QoSProfile(depth=5, reliability=policy)
         )
-        node.create_subscription(PlaceMatch, "/place_match", self._hear, 100)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, 10)
-        self.latencies_ms: list[float] = []
-        self.drops: dict[str, int] = {}
+        for each in watched:
+            node.create_subscription(*NODES[each.name], each.hear, 100)
+            node.create_subscription(DiagnosticArray, "/diagnostics", each.diagnose, 10)
         self.sent = 0
 
     @staticmethod
@@ -85,29 +136,26 @@ class Camera:
         message.data = array("B", image.tobytes())
         return message
 
-    def _hear(self, answer: PlaceMatch) -> None:
-        self.latencies_ms.append((time.time_ns() - stamp_ns(answer.header.stamp)) / 1e6)
-
-    def _diagnose(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            for each in status.values:
-                if each.key.startswith("dropped "):
-                    self.drops[each.key.removeprefix("dropped ")] = int(each.value)
-
     def warm_up(self) -> None:
-        """Send a few images until answers come.
+        """Send a few images until answers come from every node.
 
         Raises:
-            InputError: ``no_answer`` after 30 s.
+            InputError: ``no_answer`` after a minute, or from a node that has ended.
         """
-        deadline = time.monotonic() + 30.0
-        while len(self.latencies_ms) < 5:
-            if time.monotonic() > deadline:
-                raise InputError("no_answer", "the node answered no image within 30 s")
+        deadline = time.monotonic() + START_S
+        while silent := [each for each in self._watched if len(each.latencies_ms) < 5]:
+            first = silent[0]
+            if time.monotonic() > deadline or first.child.poll() is not None:
+                raise InputError(
+                    "no_answer",
+                    f"{first.name} answered no image within {START_S:.0f} s; what it said, if "
+                    "anything, stands above",
+                )
             self._send()
             self._spin(0.2)
         self._spin(1.0)
-        self.latencies_ms.clear()
+        for each in self._watched:
+            each.latencies_ms.clear()
         self.sent = 0
 
     def run(self, seconds: float) -> None:
@@ -131,68 +179,95 @@ class Camera:
             rclpy.spin_once(self._node, timeout_sec=left)
 
 
-def _start_node(arguments: argparse.Namespace, folder: Path) -> subprocess.Popen[bytes]:
-    parameters = {
-        "autostart": "true",
-        "map.path": str(folder / "bench.db"),
-        "image.reliability": arguments.reliability,
-    }
-    if arguments.descriptor:
+def _start_node(name: str, arguments: argparse.Namespace, folder: Path) -> subprocess.Popen[bytes]:
+    parameters = {"autostart": "true", "image.reliability": arguments.reliability}
+    if name == "place_recognizer":
+        parameters["map.path"] = str(folder / "bench.db")
         parameters["descriptor.name"] = arguments.descriptor
-    command = [sys.executable, "-m", "spike_perception.nodes.place_recognizer", "--ros-args"]
-    for name, value in parameters.items():
-        command += ["-p", f"{name}:={value}"]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    else:
+        parameters["model.bundle"] = arguments.bundle
+        parameters["vocabulary.pack"] = arguments.vocabulary
+    command = [sys.executable, "-m", f"spike_perception.nodes.{name}", "--ros-args"]
+    command += ["--log-level", "error"]  # why it cannot be configured, for example
+    for parameter, value in parameters.items():
+        if value:
+            command += ["-p", f"{parameter}:={value}"]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure; the node runs in a process of its own."""
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    if not arguments.default_transport:
-        os.environ.update(fast_dds_environment())
-    with tempfile.TemporaryDirectory() as folder:
-        process = _start_node(arguments, Path(folder))
-        rclpy.init(args=[])
-        node = rclpy.create_node("bench_camera")
-        try:
-            camera = Camera(node, arguments)
-            camera.warm_up()
-            before, watched = dict(camera.drops), psutil.Process(process.pid)
-            cpu = watched.cpu_times()
-            camera.run(arguments.seconds)
-            used = watched.cpu_times()
-            memory = watched.memory_info().rss
-        finally:
-            node.destroy_node()
-            rclpy.try_shutdown()
-            process.send_signal(signal.SIGINT)
-            process.wait(10)
-    drops = {r: n - before.get(r, 0) for r, n in camera.drops.items() if n > before.get(r, 0)}
-    busy = used.user + used.system - cpu.user - cpu.system
-    p50, p95, p99 = (
-        (float(each) for each in np.percentile(camera.latencies_ms, (50, 95, 99)))
-        if camera.latencies_ms
-        else (None, None, None)
-    )
-    result = {
-        "sent": camera.sent,
-        "answered": len(camera.latencies_ms),
-        "drops": drops,
+def _figures(watched: Watched, drops_before: dict[str, int], cores: float) -> dict[str, Any]:
+    latencies = watched.latencies_ms
+    p50, p95, p99 = np.percentile(latencies, (50, 95, 99)).tolist() if latencies else [None] * 3
+    return {
+        "answered": len(latencies),
+        "drops": {
+            reason: count - drops_before.get(reason, 0)
+            for reason, count in watched.drops.items()
+            if count > drops_before.get(reason, 0)
+        },
         "latency_p50_ms": p50,
         "latency_p95_ms": p95,
         "latency_p99_ms": p99,
-        "node_cpu_cores": busy / (arguments.seconds + PATIENCE_S),
-        "node_memory_mb": memory / 1e6,
+        "cpu_cores": cores,
+        "memory_mb": psutil.Process(watched.child.pid).memory_info().rss / 1e6,
+    }
+
+
+def _text(name: str, figures: dict[str, Any]) -> str:
+    percentiles = [figures[f"latency_p{rank}_ms"] for rank in (50, 95, 99)]
+    latency = (
+        "none"
+        if percentiles[0] is None
+        else " / ".join(f"{each:.1f}" for each in percentiles) + " ms"
+    )
+    return (
+        f"{name}: answered {figures['answered']}, dropped {figures['drops'] or 'none'}, "
+        f"{figures['cpu_cores']:.2f} cores, {figures['memory_mb']:.0f} MB\n"
+        f"  image stamp to answer, p50 / p95 / p99: {latency}"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure; every node runs in a process of its own."""
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if not arguments.default_transport:
+        os.environ.update(fast_dds_environment())
+    names = list(dict.fromkeys(arguments.node))
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        watched = []
+        for name in names:
+            child = _start_node(name, arguments, Path(folder))
+            stack.callback(_stop, child)
+            watched.append(Watched(name, child))
+        rclpy.init(args=[])
+        stack.callback(rclpy.try_shutdown)
+        node = rclpy.create_node("bench_camera")
+        stack.callback(node.destroy_node)
+        camera = Camera(node, watched, arguments)
+        camera.warm_up()
+        before = [(dict(each.drops), each.cpu_s()) for each in watched]
+        camera.run(arguments.seconds)
+        spent_s = arguments.seconds + PATIENCE_S
+        figures = {
+            each.name: _figures(each, drops, (each.cpu_s() - cpu_s) / spent_s)
+            for each, (drops, cpu_s) in zip(watched, before, strict=True)
+        }
+    result = {
+        "sent": camera.sent,
         "rate_hz": arguments.rate,
         "size": [arguments.width, arguments.height],
         "reliability": arguments.reliability,
+        "nodes": figures,
     }
-    latency = "none" if p50 is None else f"{p50:.1f} / {p95:.1f} / {p99:.1f} ms"
-    emit(
-        arguments,
-        result,
-        f"sent {camera.sent}, answered {len(camera.latencies_ms)}, dropped by the node "
-        f"{drops or 'none'}\nimage stamp to answer, p50 / p95 / p99: {latency}\n"
-        f"node: {result['node_cpu_cores']:.2f} cores, {result['node_memory_mb']:.0f} MB",
-    )
+    lines = [f"sent {camera.sent} images", *(_text(*each) for each in figures.items())]
+    emit(arguments, result, "\n".join(lines))
     return 0
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -11,7 +11,10 @@ from spike_perception.cli import add_json, emit
 from spike_perception.config import Setting, settings
 
 # Node -> module and configuration class.
-NODES = {"place_recognizer": ("spike_perception.nodes.place_recognizer", "PlaceRecognizerConfig")}
+NODES = {
+    "place_recognizer": ("spike_perception.nodes.place_recognizer", "PlaceRecognizerConfig"),
+    "camera_classifier": ("spike_perception.nodes.camera_classifier", "CameraClassifierConfig"),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from sensor_msgs.msg import CompressedImage, Image
 
+from spike_perception.nodes.perception_node import InputConfig
 from spike_perception.sensing.image import RgbImage, decode_compressed, image_from_message_fields
 
 
@@ -24,3 +25,10 @@ def rgb_image(message: Image | CompressedImage) -> RgbImage:
         message.step,
         message.data,
     )
+
+
+def image_subscription(config: InputConfig) -> tuple[type, str]:
+    """Message type and topic that a configuration of images asks for."""
+    if config.transport == "compressed":
+        return CompressedImage, f"{config.topic}/compressed"
+    return Image, config.topic

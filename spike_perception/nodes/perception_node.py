@@ -21,7 +21,7 @@ from rclpy.event_handler import (
 )
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
@@ -34,6 +34,8 @@ from spike_perception.nodes.parameters import ConfigParameters
 ConfigT = TypeVar("ConfigT")
 # Logged again at most so often for one reason [s]; the counters in /diagnostics see every case.
 LOG_INTERVAL_S = 10.0
+# What stays as it is for long: those who subscribe later get it too.
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,18 @@ class InputConfig:
     )
     stale_after_s: float = setting(
         2.0, "/diagnostics says stale after so long without input (s)", minimum=0.1, maximum=3600.0
+    )
+
+
+@dataclass(frozen=True)
+class TimeConfig:
+    """How stamps are taken."""
+
+    jump_back_s: float = setting(
+        1.0,
+        "images older than the last by more than this begin a new run, by less are dropped (s)",
+        minimum=0.0,
+        maximum=3600.0,
     )
 
 

@@ -15,15 +15,20 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
-from spike_perception.config import section, setting, to_flat
+from spike_perception.config import section, to_flat
 from spike_perception.errors import InputError
 from spike_perception.nodes.health import make_status
-from spike_perception.nodes.images import rgb_image
-from spike_perception.nodes.perception_node import InputConfig, PerceptionNode, spin
+from spike_perception.nodes.images import image_subscription, rgb_image
+from spike_perception.nodes.perception_node import (
+    LATCHED,
+    InputConfig,
+    PerceptionNode,
+    TimeConfig,
+    spin,
+)
 from spike_perception.nodes.place_markers import PlaceMarkers, match_markers
 from spike_perception.nodes.place_messages import map_info, place_match, pose_stamped
 from spike_perception.nodes.pose_source import (
@@ -43,19 +48,6 @@ from spike_perception_msgs.msg import MapInfo, PlaceMatch
 from spike_perception_msgs.srv import GetMapInfo, RemovePlaces, SetMode
 
 MODES = ("mapping", "localisation", "both")
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-@dataclass(frozen=True)
-class TimeConfig:
-    """How stamps are taken."""
-
-    jump_back_s: float = setting(
-        1.0,
-        "images older than the last by more than this begin a new run, by less are dropped (s)",
-        minimum=0.0,
-        maximum=3600.0,
-    )
 
 
 @dataclass(frozen=True)
@@ -125,10 +117,8 @@ class PlaceRecognizerNode(PerceptionNode[PlaceRecognizerConfig]):
     def listen(self) -> None:
         """Subscribe to images, and to odometry where poses come from it."""
         image = self.config.image
-        compressed = image.transport == "compressed"
         self.subscribe(
-            CompressedImage if compressed else Image,
-            f"{image.topic}/compressed" if compressed else image.topic,
+            *image_subscription(image),
             self.receive,
             reliability=image.reliability,
             depth=image.depth,

@@ -13,7 +13,6 @@ from typing import Any
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -55,19 +54,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="S",
-        help="wait up to S seconds for a subscriber of a sensor topic before starting",
+        help="wait up to S seconds for a subscriber of a sensor topic before starting, and with "
+        "--lockstep for as many as there are TOPICs",
     )
     parser.add_argument(
         "--lockstep",
+        nargs="+",
+        default=[],
         metavar="TOPIC",
-        help="after each sensor message, wait for the answer of the same stamp on TOPIC",
+        help="after each sensor message, wait for the answer of the same stamp on every TOPIC",
     )
     parser.add_argument(
         "--listeners",
         type=int,
         default=0,
         metavar="N",
-        help="with --wait and --lockstep: wait for N subscribers of the answers (a recorder)",
+        help="with --wait and --lockstep: wait for N subscribers of each TOPIC (a recorder)",
     )
     parser.add_argument(
         "--answer-timeout", type=float, default=5.0, metavar="S", help="give an answer up after S"
@@ -105,7 +107,7 @@ class Answers:
 
     def __init__(self, node: Node, topic: str, timeout_s: float, listeners: int) -> None:
         self._node = node
-        self._topic = topic
+        self.topic = topic
         self._timeout_s = timeout_s
         self._listeners = listeners
         self._subscribed = False
@@ -115,7 +117,7 @@ class Answers:
     def _subscribe(self) -> None:
         """Subscribe once the topic appears: its type is only known then."""
         for name, types in self._node.get_topic_names_and_types():
-            if name == self._topic and (kind := message_class(types[0])) is not None:
+            if name == self.topic and (kind := message_class(types[0])) is not None:
                 self._node.create_subscription(
                     kind, name, lambda data: self._stamps.add(header_stamp_ns(data)), 10, raw=True
                 )
@@ -127,8 +129,8 @@ class Answers:
             self._subscribe()
         return (
             self._subscribed
-            and self._node.count_publishers(self._topic) > 0
-            and self._node.count_subscribers(self._topic) > self._listeners
+            and self._node.count_publishers(self.topic) > 0
+            and self._node.count_subscribers(self.topic) > self._listeners
         )
 
     def wait_for(self, stamp: int) -> None:
@@ -168,11 +170,10 @@ class Player:
             )
         self._sensors = [t for t in self._sent if bag.topics[t] in SENSOR_TYPES]
         self._clock = None if arguments.no_clock else node.create_publisher(Clock, "/clock", 10)
-        self._answers = (
-            Answers(node, arguments.lockstep, arguments.answer_timeout, arguments.listeners)
-            if arguments.lockstep
-            else None
-        )
+        self._answers = [
+            Answers(node, topic, arguments.answer_timeout, arguments.listeners)
+            for topic in arguments.lockstep
+        ]
 
     def _chosen(self, topics: list[str]) -> list[str]:
         if missing := [topic for topic in topics if topic not in self._bag.topics]:
@@ -184,15 +185,31 @@ class Player:
         return topics or [topic for topic in self._bag.topics if topic != "/clock"]
 
     def wait(self, seconds: float) -> None:
-        """Wait until a sensor topic has a subscriber and, in lockstep, somebody answers."""
+        """Wait until a sensor topic has a subscriber; in lockstep, one for each topic of answers.
+
+        Nodes make their publishers before they listen, so both are waited for.
+
+        Raises:
+            InputError: ``no_answers`` if in lockstep nobody was there in time.
+        """
+        listeners = max(1, len(self._answers))
 
         def ready() -> bool:
-            heard = any(self._publishers[t].get_subscription_count() for t in self._sensors)
-            return heard and (self._answers is None or self._answers.ready())
+            counts = [self._publishers[topic].get_subscription_count() for topic in self._sensors]
+            # Every one is asked: each subscribes when its topic appears.
+            answered = [answers.ready() for answers in self._answers]
+            return max(counts, default=0) >= listeners and all(answered)
 
         if _spin_until(self._node, ready, seconds):
             # What this process has discovered, the others may take a moment longer to.
             _spin_until(self._node, lambda: False, SETTLE_S)
+        elif seconds > 0 and self._answers:
+            topics = ", ".join(answers.topic for answers in self._answers)
+            raise InputError(
+                "no_answers",
+                f"after {seconds:g} s images are not yet heard, and answered on {topics}, by "
+                "everybody that is asked for; see what the nodes say, or give --wait more time",
+            )
 
     def play(self) -> None:
         """Publish every message once."""
@@ -205,9 +222,10 @@ class Player:
             elif self._clock is not None:
                 self._tick(message.time_ns)
             self._publish(message)
-            if self._answers is not None and message.topic in self._sensors:
+            if self._answers and message.topic in self._sensors:
                 before = time.monotonic()
-                self._answers.wait_for(header_stamp_ns(message.data))
+                for answers in self._answers:
+                    answers.wait_for(header_stamp_ns(message.data))
                 # Waiting for an answer stops the bag's time.
                 started += time.monotonic() - before
 
@@ -216,7 +234,7 @@ class Player:
         return {
             "published": self._sent,
             "skipped": self.skipped,
-            "unanswered": self._answers.unanswered if self._answers else None,
+            "unanswered": sum(each.unanswered for each in self._answers) if self._answers else None,
         }
 
     def _progress(self, messages: Iterator[RawMessage]) -> Iterator[RawMessage]:
@@ -281,8 +299,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("invalid_rate", f"--rate is {arguments.rate}; allowed is 0 or more")
     with RawBag(arguments.bag) as bag:
         rclpy.init(args=[])
-        node = rclpy.create_node("replay")
+        node = None
         try:
+            node = rclpy.create_node("replay")
             player = Player(node, bag, arguments)
             for topic, kind in player.skipped.items():
                 node.get_logger().warning(f"{topic} is left out: {kind} is not installed here")
@@ -293,14 +312,14 @@ def run(arguments: argparse.Namespace) -> int:
             # What is still queued goes out before the publishers go.
             for publisher in node.publishers:
                 publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=2))
-        except RCLError as error:
+        except Exception as error:
             if rclpy.ok():
                 raise
-            raise KeyboardInterrupt from error  # told to stop by SIGTERM
-        except ExternalShutdownException as error:
-            raise KeyboardInterrupt from error  # the same, while waiting
+            # Told to stop by SIGTERM, which each part of rclpy reports by an exception of its own.
+            raise KeyboardInterrupt from error
         finally:
-            node.destroy_node()
+            if node is not None:
+                node.destroy_node()
             rclpy.try_shutdown()
     result = player.result()
     lines = [f"{count:8d}  {topic}" for topic, count in result["published"].items()]

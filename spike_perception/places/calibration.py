@@ -33,6 +33,9 @@ from spike_perception.places.sequence import match_sequences
 # its median tells the whole distribution; the rate was chosen by looking at all of Nordland.
 SCORE_SPREADS = 1.27  # times (median - lower quartile) above the median: a Gumbel upper quartile
 CLEAR_SPREADS = 12.76  # likewise, the Gumbel quantile that one impostor in ten thousand reaches
+# It reads a tail off a spread, which a small map does not know well: mixed with the cautious limit
+# as if that rested on so many places (our reading).
+CLEAR_PRIOR_PLACES = 50
 IMPOSTOR_RATE = 0.002  # share of impostors whose lead may pass
 # That rule alone asks too much where the score itself says that this is no impostor; then a lead of
 # this share of the score is enough. A map too small to calibrate itself is trusted less.
@@ -202,10 +205,12 @@ def _steps(
     if len(scores) < 50:
         yield cautious
         return
+    clear = min(_score_limit(scores, CLEAR_SPREADS), cautious.threshold)
+    doubt = CLEAR_PRIOR_PLACES / (CLEAR_PRIOR_PLACES + places)
     yield Calibration(
         min(_score_limit(scores, SCORE_SPREADS), cautious.threshold),
         min(_margin_limit(margins), cautious.margin),
-        min(_score_limit(scores, CLEAR_SPREADS), cautious.threshold),
+        clear + doubt * (cautious.threshold - clear),
         length,
         "map",
         len(scores),

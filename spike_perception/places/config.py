@@ -36,7 +36,11 @@ class MapConfig:
 class DescriptorConfig:
     """Which descriptor."""
 
-    name: str = setting("patch_norm", "name of the image descriptor", fixed=True)
+    name: str = setting(
+        "spiking",
+        "image descriptor: spiking, spiking_bits, patch_norm, patch_norm_bits, or spiking:BUNDLE",
+        fixed=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -464,7 +464,7 @@ class PlaceRecognizer:
         raw = index.similarity(np.stack([seen.vector for seen in images]), index.vectors(rows))
         standardised = self._standardised(images, raw)
         bounds = session_bounds(self._table.session[rows], rows)
-        scores = aggregate(list(standardised), steps, bounds)
+        scores = aggregate(list(standardised), steps, bounds, progress)
         return _Search(scores, rows, ~np.isin(rows, end_rows), newest, standardised[0])
 
     def _background_vectors(self) -> NDArray[Any]:

@@ -2,13 +2,13 @@
 """Causal sequence matching: what the last frames say together about where the robot is now.
 
 After Milford and Wyeth, "SeqSLAM" (ICRA 2012): instead of the best single image the best straight
-trajectory through the score matrix is sought, over several velocities. Three readings are ours.
+trajectory through the score matrix is sought, over several velocities. Four readings are ours.
 It is causal: a trajectory ends at the newest query, so that an answer is there at once. The scores
 of each query are standardised over the map (median and median absolute deviation), so that a
-threshold means the same by day and by night. And sequences never cross from one session into
-another: a trajectory that would begin before the first place of a session, or before the first
-query, is judged by the frames it has, as a mean that is shrunk towards the background level 0 the
-more of them are missing.
+threshold means the same by day and by night. A velocity other than 1 has its price. And sequences
+never cross from one session into another: a trajectory that would begin before the first place of a
+session, or before the first query, is judged by the frames it has, as a mean that is shrunk towards
+the background level 0 the more of them are missing.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ PRIOR_SPREAD = 0.1
 # just after the beginning of a session would else lose to its neighbours further on, which have
 # more frames to show.
 PRIOR_FRAMES = 4
+# What a trajectory loses for each unit of velocity away from the one nearest to 1, in background
+# spreads (our reading). The best of several trajectories is taken, so each further velocity gives
+# wrong places another chance; without a price the tolerance costs more places than it finds.
+VELOCITY_PENALTY = 1.0
 
 
 def centre_and_spread(scores: Floats) -> tuple[float, float]:
@@ -95,7 +99,9 @@ def session_bounds(session: Ints, order: Ints | None = None) -> tuple[Ints, Ints
     return starts[run], ends[run]
 
 
-def aggregate(rows: Iterable[Floats], steps: Ints, bounds: tuple[Ints, Ints]) -> Floats:
+def aggregate(
+    rows: Iterable[Floats], steps: Ints, bounds: tuple[Ints, Ints], since: float = 1.0
+) -> Floats:
     """Score of the best trajectory that ends at each place and at the newest query.
 
     Args:
@@ -103,10 +109,12 @@ def aggregate(rows: Iterable[Floats], steps: Ints, bounds: tuple[Ints, Ints]) ->
             at most as many as the sequence is long, fewer while it is not yet full.
         steps: see :func:`trajectories`.
         bounds: see :func:`session_bounds`.
+        since: what ``steps`` were made for.
 
     Returns:
         float32 [places], mean over the frames of the trajectory that lie in the session, shrunk
-        by ``PRIOR_FRAMES`` such that a full sequence keeps its mean.
+        by ``PRIOR_FRAMES`` such that a full sequence keeps its mean, less the price of its velocity
+        (``VELOCITY_PENALTY``).
     """
     rows = list(rows)[: steps.shape[1]]
     first, last = bounds
@@ -115,7 +123,8 @@ def aggregate(rows: Iterable[Floats], steps: Ints, bounds: tuple[Ints, Ints]) ->
     one_run = places == 0 or (first[-1] == 0)
     inside: dict[int, NDArray[np.bool_]] = {}
     best = np.full(places, -np.inf, dtype=np.float32)
-    for trajectory in steps:
+    gain = np.float32(1 + PRIOR_FRAMES / steps.shape[1])
+    for trajectory, price in zip(steps, _prices(steps, since), strict=True):
         total = np.zeros(places, dtype=np.float32)
         frames = np.full(places, PRIOR_FRAMES, dtype=np.float32)
         for row, step in zip(rows, trajectory.tolist(), strict=False):
@@ -133,8 +142,16 @@ def aggregate(rows: Iterable[Floats], steps: Ints, bounds: tuple[Ints, Ints]) ->
                 inside[step] = ((here - step >= first) & (here - step <= last))[target]
             total[target] += np.where(inside[step], row[source], np.float32(0))
             frames[target] += inside[step]
-        np.maximum(best, total / frames, out=best)
-    return best * np.float32(1 + PRIOR_FRAMES / steps.shape[1])
+        np.maximum(best, gain * total / frames - price, out=best)
+    return best
+
+
+def _prices(steps: Ints, since: float) -> Floats:
+    """What each trajectory loses for its velocity, float32 [trajectories]."""
+    # From the oldest query to the newest.
+    keyframes = max(steps.shape[1] - 2 + min(since, 1.0), 1.0)
+    away = np.abs(np.abs(steps[:, -1]) / keyframes - 1.0)
+    return np.asarray(VELOCITY_PENALTY * (away - away.min()), dtype=np.float32)
 
 
 class SequenceMatcher:
@@ -175,7 +192,7 @@ class SequenceMatcher:
             bounds: see :func:`session_bounds`.
             since: how far from the last keyframe, see :func:`trajectories`.
         """
-        return aggregate([row, *self._rows], self.steps_since(since), bounds)
+        return aggregate([row, *self._rows], self.steps_since(since), bounds, since)
 
     def push(self, row: Floats) -> None:
         """Remember ``row`` as the newest query of the sequence."""

@@ -3,7 +3,8 @@
 
 Topics: the sensors' own (camera: ``/camera/image_raw``, ``/camera/camera_info``), ``/odom`` with
 drift, ``/tf`` (odom to base_link, the same drifting pose), ``/tf_static`` (base_link to every
-sensor) and ``/ground_truth/odom`` (frame ``map``), which the tf tree does not contain.
+sensor), ``/ground_truth/odom`` (frame ``map``), which the tf tree does not contain, and
+``/ground_truth/objects``, what each picture truly shows (see ``sensors.ObjectTruth``).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from spike_perception.simulation.pose import Pose
 from spike_perception.simulation.route import Route
 from spike_perception.simulation.scene import Scene
 from spike_perception.simulation.sdf import World
-from spike_perception.simulation.sensors import Camera, Sensor
+from spike_perception.simulation.sensors import Camera, ObjectTruth, Sensor
 
 BLEND = 4.0  # distance over which a lap's lateral offset sets in (m)
 SPEED_RIPPLE = 0.1  # relative change of speed along a lap
@@ -246,17 +247,16 @@ def drive(
                 topic=config.camera.topic,
                 frame_id=config.camera.frame_id,
             )
-            fitted: list[Sensor] = [camera]
+            fitted: list[Sensor] = [camera, ObjectTruth(camera)]
             sensors = [
                 (sensor, _every(sensor.rate, config.odometry.rate), np.random.default_rng(seed))
                 for sensor, seed in zip(fitted, seeds.spawn(len(fitted)), strict=True)
             ]
-            for sensor, _, _ in sensors:
-                mount = sensor.mount
+            for frame_id, mount in {each.frame_id: each.mount for each in fitted}.items():
                 bag.transform(
                     start,
                     "base_link",
-                    sensor.frame_id,
+                    frame_id,
                     mount.translation,
                     mount.rotation,
                     static=True,

@@ -100,6 +100,11 @@ class Scene:
         full_name, link_pose, camera = found[name]
         return full_name, link_pose @ camera.pose, camera
 
+    def geom_label(self, geom: int) -> str:
+        """The label of the top-level model that a MuJoCo geom is a part of."""
+        root = self.model.body_rootid[self.model.geom_bodyid[geom]]
+        return self.labels[self.model.body(root).name]
+
     def renderer(self, width: int, height: int) -> Any:
         """A ``mujoco.Renderer`` of this scene.
 

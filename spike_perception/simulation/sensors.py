@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spike_perception.bags.writer import BagWriter
+from spike_perception.simulation.daylight import Daylight
 from spike_perception.simulation.pose import Pose
 from spike_perception.simulation.scene import Scene
 from spike_perception.simulation.sdf_to_mjcf import OPTICAL
@@ -35,6 +37,45 @@ class Sensor(Protocol):
     def write(self, bag: BagWriter, stamp_ns: int, observation: Any) -> None:
         """Write what :meth:`observe` returned as a message of its own topic."""
         ...
+
+
+def expose(
+    clean: NDArray[np.uint8], daylight: Daylight | None, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A rendered image with the exposure and the noise of its time of day."""
+    if daylight is None:
+        return np.asarray(clean, np.uint8)
+    picture: NDArray[np.float32] = rng.standard_normal(clean.shape, np.float32)
+    picture *= daylight.noise
+    picture += clean * np.float32(daylight.exposure)
+    return np.rint(picture).clip(0, 255).astype(np.uint8)
+
+
+def visible_geoms(scene: Scene, renderer: Any, camera: str) -> NDArray[np.int64]:
+    """The MuJoCo geom that each pixel shows, ``[height, width]``; -1 for the sky.
+
+    Args:
+        scene: a scene, its robot in place.
+        renderer: a renderer of this scene.
+        camera: MuJoCo's name of the camera.
+    """
+    renderer.enable_segmentation_rendering()
+    try:
+        renderer.update_scene(scene.data, camera=camera)
+        return np.asarray(renderer.render()[..., 0], np.int64)
+    finally:
+        renderer.disable_segmentation_rendering()
+
+
+def label_shares(scene: Scene, geoms: NDArray[np.int64]) -> dict[str, float]:
+    """The share (0-1) of these pixels that the models of each label fill, largest first."""
+    seen, counts = np.unique(geoms[geoms >= 0], return_counts=True)
+    pixels: dict[str, int] = {}
+    for geom, count in zip(seen.tolist(), counts.tolist(), strict=True):
+        label = scene.geom_label(geom)
+        pixels[label] = pixels.get(label, 0) + count
+    ranked = sorted(pixels.items(), key=lambda each: (-each[1], each[0]))
+    return {label: count / geoms.size for label, count in ranked}
 
 
 class Camera:
@@ -74,19 +115,21 @@ class Camera:
 
     def observe(self, scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Render ``[height, width, 3]`` RGB, exposed and noisy."""
+        renderer = self._renderer_of(scene)
+        renderer.update_scene(scene.data, camera=self._name)
+        return expose(renderer.render(), scene.daylight, rng)
+
+    def visible_geoms(self, scene: Scene) -> NDArray[np.int64]:
+        """What each pixel of the picture shows, see :func:`visible_geoms`."""
+        return visible_geoms(scene, self._renderer_of(scene), self._name)
+
+    def _renderer_of(self, scene: Scene) -> Any:
         if scene is not self._scene:
             self.close()
             scene.model.camera(self._name).fovy = self.fovy
             self._renderer = scene.renderer(self.width, self.height)
             self._scene = scene
-        self._renderer.update_scene(scene.data, camera=self._name)
-        clean = self._renderer.render()
-        if scene.daylight is None:
-            return np.asarray(clean, np.uint8)
-        picture: NDArray[np.float32] = rng.standard_normal(clean.shape, np.float32)
-        picture *= scene.daylight.noise
-        picture += clean * np.float32(scene.daylight.exposure)
-        return np.rint(picture).clip(0, 255).astype(np.uint8)
+        return self._renderer
 
     def write(self, bag: BagWriter, stamp_ns: int, observation: NDArray[np.uint8]) -> None:
         """Write the image and its camera_info."""
@@ -105,3 +148,41 @@ class Camera:
             self._renderer.close()
             self._renderer = None
             self._scene = None
+
+
+class ObjectTruth:
+    """Says what a camera truly sees: shares of its picture by the labels of the world's models.
+
+    Each message is a ``std_msgs/String`` of JSON, stamped as its picture: ``{"stamp_ns": int,
+    "whole": {label: share, ...}, "centre": {...}}``, shares (0-1) of the whole picture and of its
+    largest centred square; what is missing to 1 is sky.
+    """
+
+    topic = "/ground_truth/objects"
+
+    def __init__(self, camera: Camera) -> None:
+        self._camera = camera
+        self.rate, self.frame_id, self.mount = camera.rate, camera.frame_id, camera.mount
+
+    def observe(
+        self,
+        scene: Scene,
+        rng: np.random.Generator,  # noqa: ARG002
+    ) -> dict[str, dict[str, float]]:
+        """Shares by label, by part of the picture."""
+        geoms = self._camera.visible_geoms(scene)
+        height, width = geoms.shape
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        centre = geoms[top : top + side, left : left + side]
+        return {"whole": label_shares(scene, geoms), "centre": label_shares(scene, centre)}
+
+    def write(
+        self, bag: BagWriter, stamp_ns: int, observation: dict[str, dict[str, float]]
+    ) -> None:
+        """Write the shares."""
+        rounded = {
+            part: {label: round(share, 4) for label, share in shares.items()}
+            for part, shares in observation.items()
+        }
+        bag.text(self.topic, stamp_ns, json.dumps({"stamp_ns": stamp_ns, **rounded}))

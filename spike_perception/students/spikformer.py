@@ -52,7 +52,15 @@ class SpikformerConfig(SpikingConfig):
     map_spikes: bool = setting(
         False, "neurons on the attention map instead of the associative form", fixed=True
     )
-    features: int = setting(512, "output channels C", minimum=8, maximum=4096, fixed=True)
+    features: int = setting(
+        512, "channels that are counted in every region", minimum=8, maximum=4096, fixed=True
+    )
+    regions_rows: int = setting(
+        1, "rows of regions that are counted apart", minimum=1, maximum=64, fixed=True
+    )
+    regions_columns: int = setting(
+        1, "columns of regions that are counted apart", minimum=1, maximum=64, fixed=True
+    )
 
     @property
     def token_spacing(self) -> int:
@@ -64,7 +72,9 @@ class Spikformer(Student):
     """Images to spike counts.
 
     Input: float [B, 3, H, W], RGB normalised per channel; H and W multiples of the token spacing.
-    Output: spikes of the last layer summed over the tokens, [B, C]. The only analogue layer is
+    Output: spikes of the last layer summed over the tokens of each region, [B, C], channel by
+    channel and within it region by region, row by row; C = features x regions. One region by
+    default: what is in the image, not where, which places need. The only analogue layer is
     ``first``, the convolution on the image.
     """
 
@@ -98,7 +108,7 @@ class Spikformer(Student):
         if c.first_stride not in (1, 2, 4):
             raise InputError("invalid_setting", f"first_stride is {c.first_stride}; 1, 2 or 4")
         self._check(c.height, c.width)
-        self.feature_dim = c.features
+        self.feature_dim = c.features * c.regions_rows * c.regions_columns
         self.first = convolution(
             3, c.stem_channels, {1: 3, 2: 5, 4: 7}[c.first_stride], c.first_stride, analogue=True
         )
@@ -140,10 +150,27 @@ class Spikformer(Student):
                 "wrong_image_size",
                 f"image of {width}x{height} pixels; both must be multiples of {spacing}",
             )
+        rows, columns = self.config.regions_rows, self.config.regions_columns
+        if (height // spacing) % rows or (width // spacing) % columns:
+            raise InputError(
+                "wrong_image_size",
+                f"image of {width}x{height} pixels has {width // spacing}x{height // spacing} "
+                f"tokens, which {columns}x{rows} regions do not divide evenly; choose multiples",
+            )
+
+    def _count(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
+        """Spikes [M, N, C'] of rows x columns tokens summed by region, [M, C]."""
+        c = self.config
+        if c.regions_rows == c.regions_columns == 1:
+            return torch.sum(tokens, 1)
+        down, across = rows // c.regions_rows, columns // c.regions_columns
+        cells = tokens.reshape(-1, c.regions_rows, down, c.regions_columns, across, c.features)
+        return cells.sum((2, 4)).permute(0, 3, 1, 2).flatten(1)
 
     def encode(self, x: Tensor, run: Pass) -> Tensor:
         """Spike counts [T*B, C] of images [T*B, 3, H, W]."""
-        self._check(x.shape[-2], x.shape[-1])
+        height, width = int(x.shape[-2]), int(x.shape[-1])  # fixed in an exported graph
+        self._check(height, width)
         x = self.down_1(self.first(x), run)
         for conv in self.middle:
             x = x + conv(x, run)
@@ -153,4 +180,6 @@ class Spikformer(Student):
         for block in self.blocks:
             x = block(x, run)
         tokens = self.embed_neuron(self.embed(self.neuron(x, run)), run)
-        return self.counter(torch.sum(tokens, 1))  # type: ignore[no-any-return]
+        spacing = self.config.token_spacing
+        counts = self._count(tokens, height // spacing, width // spacing)
+        return self.counter(counts)  # type: ignore[no-any-return]

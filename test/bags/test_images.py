@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -98,6 +99,32 @@ def test_a_zip_bomb_is_refused_unread(tmp_path: Path, monkeypatch: pytest.Monkey
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("bomb.png", png(1) + bytes(1 << 20))
     monkeypatch.setattr(module, "MAX_FILE_BYTES", 1 << 19)
-    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("was unpacked"))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("was unpacked"))
     with ImageSequence(path) as images, pytest.raises(InputError, match="at most"):
         images.image(0)
+
+
+def test_an_entry_that_states_too_small_a_size_is_never_unpacked_whole(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("bomb.png", bytes(64 << 20))
+    with zipfile.ZipFile(tmp_path / "bomb.zip") as file:
+        entry = file.getinfo("bomb.png")
+        entry.file_size = 1000
+        tracemalloc.start()
+        with pytest.raises(zipfile.BadZipFile, match="CRC"):
+            module.read_entry(file, entry)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 2 << 20
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compression_without_bounds_is_refused(method: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as file:
+        file.writestr("1.png", png(1))
+    with (
+        ImageSequence(tmp_path / "a.zip") as images,
+        pytest.raises(InputError, match="deflate") as caught,
+    ):
+        images.image(0)
+    assert caught.value.reason == "images_unreadable"

@@ -59,6 +59,15 @@ def test_images(bag: Path) -> None:
         np.testing.assert_array_equal(each.image, image)
 
 
+def test_texts_come_in_order(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag") as writer:
+        for k in range(3):
+            writer.text("/said", 10 + k, f"{k}: é")
+    with BagReader(tmp_path / "bag") as reader:
+        assert list(reader.texts("/said")) == [f"{k}: é" for k in range(3)]
+        assert list(reader.texts("/none")) == []
+
+
 def test_a_topic_that_is_not_there_has_no_messages(bag: Path) -> None:
     with BagReader(bag) as reader:
         assert list(reader.messages("/none")) == []
@@ -113,3 +122,35 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     ):
         list(reader.images())
     assert caught.value.reason == "undecodable"
+
+
+def cloud_bag(path: Path, width: int) -> Path:
+    """A bag with one unorganised PointCloud2 of four points, the third of them NaN."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    types, name = store.types, "sensor_msgs/msg/PointCloud2"
+    xyz = np.arange(12, dtype="<f4").reshape(4, 3)
+    xyz[2, 0] = np.nan
+    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](3, 4), "lidar")
+    fields = [types["sensor_msgs/msg/PointField"](n, 4 * k, 7, 1) for k, n in enumerate("xyz")]
+    data = xyz.view(np.uint8).ravel()
+    message = types[name](header, 1, width, fields, False, 12, 12 * width, data, True)
+    with BagWriter(path) as bag:
+        bag.serialized("/points", 7, name, store.serialize_cdr(message, name))
+    return path
+
+
+def test_point_clouds(tmp_path: Path) -> None:
+    with BagReader(cloud_bag(tmp_path / "run", 4)) as reader:
+        (seen,) = reader.points()
+    assert (seen.stamp_ns, seen.frame_id) == (3 * 10**9 + 4, "lidar")
+    assert seen.points.dropped == 1
+    np.testing.assert_array_equal(seen.points.xyz, [[0, 1, 2], [3, 4, 5], [9, 10, 11]])
+
+
+def test_a_broken_cloud_is_named(tmp_path: Path) -> None:
+    with (
+        BagReader(cloud_bag(tmp_path / "run", 5)) as reader,
+        pytest.raises(InputError, match="/points, stamp 3000000004") as caught,
+    ):
+        list(reader.points())
+    assert caught.value.reason == "truncated_data"

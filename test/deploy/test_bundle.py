@@ -361,6 +361,10 @@ def document_with(path: Path, **changes) -> None:
         {"preprocessing": {}},
         {"preprocessing": {**PREPROCESSING, "std": [0, 1, 1]}},
         {"preprocessing": {**PREPROCESSING, "input_size": [0, 10**12]}},
+        {"preprocessing": {**PREPROCESSING, "patch_norm": 9}},
+        {"preprocessing": {**PREPROCESSING, "patch_norm": 8, "patch_norm_floor": 0.1}},
+        {"preprocessing": {**PREPROCESSING, "patch_norm": [3, 5], "patch_norm_floor": 0.1}},
+        {"preprocessing": {**PREPROCESSING, "patch_norm": 9, "patch_norm_floor": 0}},
         {"provenance": {}},
         {"metrics": [{"name": "top_1", "value": "0.5", "command": ""}]},
         {"surplus": 1},
@@ -373,12 +377,22 @@ def test_the_schema_is_checked(path, changes):
         Bundle.inspect(path)
 
 
+def test_a_descriptor_is_no_part_of_the_student():
+    rows = np.ones((8, 8), np.float32)
+    tensors = {**make().tensors, "descriptor.projection": rows}
+    place = make(kind="place", tensors=tensors)
+    assert set(place.student_tensors) == set(make().tensors)
+    assert set(make(tensors=tensors).student_tensors) == set(tensors), "in no other kind"
+    assert place.encoder_id != make(kind="place").encoder_id
+
+
 @pytest.mark.parametrize(
     ("kind", "preprocessing"),
     [
         ("points", {"points": 1024, "channels": ["x", "y", "z"], "normalise": "unit_sphere"}),
         ("events", {"points": 512, "channels": ["x", "y", "z", "p"], "normalise": "none", "w": 5}),
         ("place", PREPROCESSING),
+        ("place", {**PREPROCESSING, "patch_norm": [5, 9, 21], "patch_norm_floor": 0.05}),
     ],
 )
 def test_every_kind_has_its_preprocessing(tmp_path, kind, preprocessing):

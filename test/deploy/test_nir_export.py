@@ -103,7 +103,7 @@ def test_spike_pointnet_is_whole_in_nir(settings, student, sensor, tmp_path):
     assert np.array_equal(found, expected.numpy())
 
 
-@pytest.mark.parametrize("settings", SPIKING)
+@pytest.mark.parametrize("settings", [*SPIKING, {"regions_rows": 2, "regions_columns": 3}])
 def test_spikformer_but_for_its_products(settings, student, sensor, tmp_path):
     model = student("spikformer", **settings)
     x = torch.from_numpy(sensor(model, 1))

@@ -37,6 +37,34 @@ def test_channel_orders():
     np.testing.assert_allclose(gray, 100 / 255, atol=1e-6)
 
 
+LOCAL = {**IMAGE, "channel_order": "gray", "mean": [0.0], "std": [1.0], "patch_norm_floor": 0.05}
+
+
+def test_patches_are_normalised_locally():
+    rng = np.random.default_rng(0)
+    image = np.repeat(rng.integers(60, 120, (12, 16, 1), dtype=np.uint8), 3, 2)
+    rules = {**LOCAL, "input_size": [12, 16], "patch_norm": 5}
+    found = prepare_image(image, rules)
+    part = image[3:8, 4:9, 0] / 255
+    wanted = (part[2, 2] - part.mean()) / (part.std() + 0.05)
+    np.testing.assert_allclose(found[:, 5, 6], wanted, rtol=1e-4)
+    np.testing.assert_allclose(prepare_image(image + np.uint8(50), rules), found, atol=1e-4)
+    half = {**rules, "mean": [0.5], "std": [2.0]}
+    np.testing.assert_allclose(prepare_image(image, half), (found - 0.5) / 2, atol=1e-5)
+    three = prepare_image(image, {**rules, "patch_norm": [3, 5, 9]})
+    np.testing.assert_allclose(three[1], found[1])
+    assert np.abs(three[0] - three[2]).max() > 0.1
+
+
+def test_patches_of_a_colour_image():
+    image = np.random.default_rng(0).integers(0, 255, (4, 8, 3), dtype=np.uint8)
+    rules = {**LOCAL, "channel_order": "rgb", "patch_norm": 3}
+    assert np.ptp(prepare_image(image, rules), axis=0).max() > 0.1
+    with pytest.raises(InputError) as caught:
+        prepare_image(image, {**rules, "patch_norm": [3, 5, 9]})
+    assert caught.value.reason == "bad_metadata"
+
+
 def test_a_crop_keeps_the_centre():
     image = plain((0, 0, 0), 8, 40)
     image[:, 12:28] = 255

@@ -51,6 +51,20 @@ def test_engines_agree_with_torch(engine, precision, kind, student, bundle, sens
         assert cosine(found, expected) > 0.999
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_agree_on_regions(engine, student, bundle, sensor):
+    if engine != "torch":
+        pytest.importorskip(engine)
+    regions = {"regions_rows": 2, "regions_columns": 3}
+    model = student("spikformer", **regions)
+    x = sensor(model, 2)
+    for precision in ("f32", "int8"):
+        runtime = load_runtime(bundle("spikformer", **regions), engine, precision, 1, cache=None)
+        expected, found = reference(model, precision, x), runtime.infer(x)
+        assert expected.any() and found.shape == expected.shape == (2, 240)
+        assert (found != expected).mean() < 0.01
+
+
 def test_one_and_many_give_the_same(student, bundle, sensor):
     model = student("pointformer")
     runtime = load_runtime(bundle("pointformer"), threads=1, cache=None)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -12,14 +13,26 @@ import pytest
 import yaml
 
 from spike_perception.config import flatten, from_flat, settings
+from spike_perception.nodes.command_parameters import NODES
 
 LAUNCH_FILES = sorted((Path(__file__).resolve().parents[2] / "launch").glob("*.launch.py"))
 
 
-def parameters() -> set[str]:
-    from spike_perception.nodes.place_recognizer import PlaceRecognizerConfig
+# Launch file -> the node that it starts; parameter file, RViz and Foxglove are named alike.
+STARTS = {"vpr": "place_recognizer", "camera": "camera_classifier"}
 
-    return {each.path for each in settings(PlaceRecognizerConfig)}
+
+def name_of(path: Path) -> str:
+    return path.name.removesuffix(".launch.py")
+
+
+def config_of(node: str) -> type:
+    module, config = NODES[node]
+    return getattr(importlib.import_module(module), config)
+
+
+def test_every_launch_file_is_known_here():
+    assert {name_of(each) for each in LAUNCH_FILES} == set(STARTS)
 
 
 def constant(path: Path, name: str) -> object:
@@ -32,15 +45,15 @@ def constant(path: Path, name: str) -> object:
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
 def test_every_argument_sets_a_parameter_that_exists(path):
-    assert set(constant(path, "PARAMETERS").values()) <= parameters()
+    known = {each.path for each in settings(config_of(STARTS[name_of(path)]))}
+    assert set(constant(path, "PARAMETERS").values()) <= known
 
 
-def test_the_parameter_file_fits_the_node(repository):
-    from spike_perception.nodes.place_recognizer import PlaceRecognizerConfig
-
-    document = yaml.safe_load((repository / "config" / "vpr.yaml").read_text())
-    given = flatten(document["/**"]["place_recognizer"]["ros__parameters"])
-    from_flat(PlaceRecognizerConfig, given)
+@pytest.mark.parametrize("name", STARTS)
+def test_the_parameter_file_fits_the_node(name, repository):
+    document = yaml.safe_load((repository / "config" / f"{name}.yaml").read_text())
+    given = flatten(document["/**"][STARTS[name]]["ros__parameters"])
+    from_flat(config_of(STARTS[name]), given)
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
@@ -72,15 +85,16 @@ def test_it_loads_and_describes_itself_under_real_launch(path):
     assert any(type(each).__name__ == "LifecycleNode" for each in nodes)
 
 
-def test_rviz_and_foxglove_show_topics_that_are_published(repository):
-    from spike_perception.nodes import place_recognizer
-
-    source = Path(place_recognizer.__file__).read_text()
+@pytest.mark.parametrize("name", STARTS)
+def test_rviz_and_foxglove_show_topics_that_are_published(name, repository):
+    node = STARTS[name]
+    source = Path(importlib.import_module(NODES[node][0]).__file__).read_text()
     published = {
-        name.replace("~", "/place_recognizer") if name.startswith("~") else f"/{name}"
-        for name in re.findall(r'publisher\([\w, ]*?"(~?[\w/]+)"', source)
+        topic.replace("~", f"/{node}") if topic.startswith("~") else f"/{topic}"
+        for topic in re.findall(r'publisher\([\w, ]*?"(~?[\w/]+)"', source)
     }
-    for name in ("vpr.rviz", "vpr.foxglove.json"):
-        shown = set(re.findall(r"/place_\w+(?:/\w+)*", (repository / "config" / name).read_text()))
+    for suffix in ("rviz", "foxglove.json"):
+        text = (repository / "config" / f"{name}.{suffix}").read_text()
+        shown = set(re.findall(r"/(?:place|object|camera)_\w+(?:/\w+)*", text))
         assert shown
         assert shown <= published, shown - published

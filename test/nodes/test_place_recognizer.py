@@ -43,6 +43,7 @@ def start(world, path, mode="both", **parameters):
     settings = {
         "map__path": str(path),
         "map__mode": mode,
+        "descriptor__name": "patch_norm",
         "image__reliability": "reliable",
         "sequence__length": 1,
         "decision__exclusion_s": 5.0,
@@ -299,7 +300,8 @@ def test_no_images_is_told_as_stale_and_publishers_with_unfit_qos_as_such(world,
 
 
 def configure_result(world, path, **parameters):
-    node = world.start(PlaceRecognizerNode, map__path=str(path), **parameters)
+    settings = {"map__path": str(path), "descriptor__name": "patch_norm", **parameters}
+    node = world.start(PlaceRecognizerNode, **settings)
     return node, node.trigger_configure()
 
 

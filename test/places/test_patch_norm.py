@@ -20,7 +20,11 @@ def image() -> np.ndarray:
     return cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
 
 
-@pytest.mark.parametrize("name", descriptor_names())
+#: The others have weights: test_spiking.py.
+NAMES = ("patch_norm", "patch_norm_bits")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_keeps_the_contract(name: str, image: np.ndarray) -> None:
     descriptor = create_descriptor(name)
     vector = descriptor.describe(image)
@@ -41,7 +45,8 @@ def test_keeps_the_contract(name: str, image: np.ndarray) -> None:
 
 
 def test_names_and_weights_differ() -> None:
-    made = [create_descriptor(name) for name in descriptor_names()]
+    assert set(NAMES) < set(descriptor_names())
+    made = [create_descriptor(name) for name in NAMES]
     assert len({d.weights_id for d in made}) == len(made)
     with pytest.raises(InputError) as error:
         create_descriptor("telepathy")

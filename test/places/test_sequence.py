@@ -7,6 +7,7 @@ import pytest
 from spike_perception.places.config import SequenceConfig
 from spike_perception.places.sequence import (
     PRIOR_FRAMES,
+    VELOCITY_PENALTY,
     SequenceMatcher,
     aggregate,
     centre_and_spread,
@@ -26,9 +27,10 @@ def by_definition(z: np.ndarray, steps: np.ndarray, session: np.ndarray) -> np.n
     queries, places = z.shape
     length = steps.shape[1]
     best = np.full((queries, places), -np.inf)
+    away = [abs(abs(t[-1]) / max(length - 1, 1) - 1.0) for t in steps]
     for query in range(queries):
         for place in range(places):
-            for trajectory in steps:
+            for trajectory, distance in zip(steps, away, strict=True):
                 total, frames = 0.0, 0
                 for age in range(min(length, query + 1)):
                     column = place - trajectory[age]
@@ -36,6 +38,7 @@ def by_definition(z: np.ndarray, steps: np.ndarray, session: np.ndarray) -> np.n
                         total += z[query - age, column]
                         frames += 1
                 shrunk = total / (frames + PRIOR_FRAMES) * (length + PRIOR_FRAMES) / length
+                shrunk -= VELOCITY_PENALTY * (distance - min(away))
                 best[query, place] = max(best[query, place], shrunk)
     return best
 
@@ -70,6 +73,18 @@ def test_between_keyframes_the_trajectories_are_shorter_by_what_is_left_of_the_w
     assert trajectories(steady, 0.6).tolist() == [[0, 1, 2, 3]]
     assert trajectories(steady, 0.4).tolist() == [[0, 0, 1, 2]]
     assert trajectories(steady, 0.0).tolist() == [[0, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("since", [0.0, 0.3, 0.4, 0.6, 0.9, 1.0])
+def test_velocity_one_has_no_price_between_keyframes_either(since: float) -> None:
+    matcher = SequenceMatcher(config(10, min_velocity=0.8, max_velocity=1.2, velocity_steps=5))
+    steady = trajectories(config(10, min_velocity=1.0, max_velocity=1.0), since)[0]
+    rows = np.zeros((10, 40), dtype=np.float32)
+    rows[np.arange(10), 30 - steady] = 3.0
+    for row in rows[:0:-1]:
+        matcher.push(row)
+    best = matcher.evaluate(rows[0], session_bounds(np.zeros(40, dtype=np.int64)), since)
+    assert best[30] == pytest.approx(3.0)
 
 
 def test_is_causal() -> None:

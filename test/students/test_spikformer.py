@@ -27,6 +27,22 @@ def test_other_sizes_run_with_the_same_weights(small):
         student(torch.zeros(1, 3, 30, 32))
 
 
+def test_regions_are_counted_apart(small, inputs):
+    whole, parts = small("spikformer"), small("spikformer", regions_rows=2, regions_columns=3)
+    x = inputs(whole)
+    with torch.no_grad():
+        trace = parts.trace(x)
+        assert parts.feature_dim == 40 * 6
+        torch.testing.assert_close(parts(x).unflatten(1, (40, 6)).sum(2), whole(x))
+    tokens = trace.tokens[0].unflatten(1, parts.grid)  # [B, 4, 6, C']
+    middle = tokens[:, 2:, 2:4].sum((1, 2))  # second row, second column
+    torch.testing.assert_close(trace.feature.unflatten(1, (40, 2, 3))[:, :, 1, 1], middle)
+    with torch.no_grad():
+        assert parts(torch.zeros(1, 3, 64, 24)).shape == (1, 240)
+    with pytest.raises(InputError, match="regions do not divide"):
+        parts(torch.zeros(1, 3, 32, 40))
+
+
 def test_the_scale_follows_tokens_width_and_levels():
     assert attention_shift(SpikformerConfig(), 64, 32) == 6
     assert attention_shift(SpikformerConfig(), 256, 32) == 8

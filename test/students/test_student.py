@@ -163,7 +163,8 @@ class Products(TorchDispatchMode):
     )
     # Sums, comparisons, copies and views: nothing here can hide a product.
     HARMLESS = frozenset({
-        "add", "add_", "sub", "floor", "clamp", "ge", "sum", "cat", "stack", "amax", "_to_copy",
+        "add", "add_", "sub", "floor", "floor_", "clamp", "clamp_", "ge", "sum", "cat", "stack",
+        "amax", "_to_copy",
         "view", "_unsafe_view", "reshape", "expand", "permute", "transpose", "t", "unsqueeze",
         "squeeze", "select", "slice", "split", "unbind", "clone", "detach", "alias", "empty",
         "zeros_like", "copy_", "unfold", "max_pool2d_with_indices", "contiguous", "as_strided",

@@ -16,12 +16,16 @@ from spike_perception.errors import InputError
 
 Kind = Literal["float", "bits"]
 
-# Name -> "module:function". The function takes no argument and returns the descriptor; the module
-# is imported when the descriptor is first asked for.
+# Name -> "module:function". The function takes no argument, or the file that follows the name
+# ("spiking:FILE"), and returns the descriptor; the module is imported when it is first asked for.
 DESCRIPTORS: dict[str, str] = {
     "patch_norm": "spike_perception.places.descriptors.patch_norm:create_float",
     "patch_norm_bits": "spike_perception.places.descriptors.patch_norm:create_bits",
+    "spiking": "spike_perception.places.descriptors.spiking:create_float",
+    "spiking_bits": "spike_perception.places.descriptors.spiking:create_bits",
 }
+WITH_FILE = ("spiking", "spiking_bits")
+"""Descriptors that have weights, so that a name may be followed by their file."""
 
 
 class DescriptorIdentity(Protocol):
@@ -69,13 +73,39 @@ def descriptor_names() -> tuple[str, ...]:
 def create_descriptor(name: str) -> Descriptor:
     """Build the descriptor of that name.
 
+    Args:
+        name: a name of the registry. Those with weights load the shipped ones; ``NAME:FILE`` loads
+            others.
+
     Raises:
-        InputError: ``unknown_descriptor``.
+        InputError: ``unknown_descriptor``, and what loading of weights raises.
     """
-    if name not in DESCRIPTORS:
+    plain, _, file = name.partition(":")
+    if plain not in DESCRIPTORS:
         raise InputError(
             "unknown_descriptor",
-            f"there is no descriptor {name!r}; choose one of {', '.join(DESCRIPTORS)}",
+            f"there is no descriptor {plain!r}; choose one of {', '.join(DESCRIPTORS)}",
         )
-    module, _, function = DESCRIPTORS[name].partition(":")
-    return cast(Descriptor, getattr(importlib.import_module(module), function)())
+    if file and plain not in WITH_FILE:
+        raise InputError(
+            "unknown_descriptor",
+            f"descriptor {plain!r} has no weights, so no file {file!r} either; files can be given "
+            f"to {', '.join(WITH_FILE)}",
+        )
+    module, _, function = DESCRIPTORS[plain].partition(":")
+    create = getattr(importlib.import_module(module), function)
+    return cast(Descriptor, create(file) if file else create())
+
+
+def require_image(image: NDArray[Any]) -> None:
+    """Refuse what ``Descriptor.describe`` does not take.
+
+    Raises:
+        InputError: ``invalid_image``.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise InputError(
+            "invalid_image",
+            f"image is {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3], RGB, "
+            "with at least one pixel",
+        )

@@ -17,9 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spike_perception.errors import InputError
 from spike_perception.identity import sha256_json
-from spike_perception.places.descriptors import Kind
+from spike_perception.places.descriptors import Kind, require_image
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,7 @@ class PatchNorm:
 
         The float vector of a picture with too little texture is all zero and resembles nothing.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise InputError(
-                "invalid_image",
-                f"image is {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3], RGB, "
-                "with at least one pixel",
-            )
+        require_image(image)
         chosen = self.settings
         # Shrinking first, then grey: area averaging and the grey mix are both linear, and the
         # grey conversion then touches 2,048 pixels instead of the whole image.

@@ -78,6 +78,14 @@ class LogitConfig:
 
 
 @dataclass(frozen=True)
+class FeatureConfig:
+    """The plain alternative, no part of VL2Spike: embedding against the teacher's feature."""
+
+    enabled: bool = setting(True, "match the teacher's image features (L_feat)")
+    weight: float = setting(1.0, "w_f, weight of L_feat", minimum=0.0)
+
+
+@dataclass(frozen=True)
 class VL2SpikeConfig:
     """All terms; each has a switch, so an ablation is a configuration."""
 
@@ -89,3 +97,4 @@ class VL2SpikeConfig:
     temporal: TemporalConfig = section(TemporalConfig)
     prototypes: PrototypeConfig = section(PrototypeConfig)
     logits: LogitConfig = section(LogitConfig)
+    feature: FeatureConfig = section(FeatureConfig)

@@ -88,6 +88,24 @@ def logit_distillation(
     return temperature**2 * divergence / (student.shape[0] * student.shape[1])
 
 
+def feature_cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """L_feat = mean over t of 1 - cos(f_t, z), plain feature distillation.
+
+    Args:
+        student: embeddings of every step, [T, B, C]; any length.
+        teacher: global image features, [B, C]; any length; get no gradient.
+
+    Returns:
+        Mean over steps and batch, 0..2.
+
+    Raises:
+        InputError: ``wrong_shape``.
+    """
+    require_shape("student embeddings", student, None, None, None)
+    require_shape("teacher features", teacher, *student.shape[1:])
+    return 1.0 - (unit(student) * target(teacher)).sum(-1).mean()
+
+
 def step_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy with the labels, mean over steps and labelled samples.
 

@@ -15,16 +15,16 @@ from spike_perception.training.vl2spike.manifold import Basis, SharedManifold
 from spike_perception.training.vl2spike.prototypes import (
     Prototypes,
     choose_templates,
+    feature_cosine,
     logit_distillation,
     step_cross_entropy,
-    text_anchors,
 )
 from spike_perception.training.vl2spike.temporal import (
     consistency_weight,
     membrane_consistency,
     rate_consistency,
 )
-from spike_perception.training.vl2spike.vectors import require_shape, unit
+from spike_perception.training.vl2spike.vectors import require_shape, target, unit
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class VL2SpikeLoss(nn.Module):
     """The whole objective (our reading of VL2Spike).
 
     ``CE + w_man (L_tok + 0.5 L_rel + L_glob) + lam_tc(e) (L_mem + L_rate) + w_p L_proto +
-    w_l L_logit``. Its parameters train with the student's. ``embedding`` (P) outlives training:
-    it is folded into the vocabulary; everything else is dropped. Terms that are switched off make
-    no parameters.
+    w_l L_logit``, and besides, as the plain alternative, ``w_f L_feat``. Its parameters train with
+    the student's. ``embedding`` (P) outlives training: it is folded into the vocabulary; everything
+    else is dropped. Terms that are switched off make no parameters.
 
     Attributes:
         record: labels of the neuron layers that the trace must hold.
@@ -107,7 +107,10 @@ class VL2SpikeLoss(nn.Module):
         self.record = tuple(used)
         self._token_levels = neurons[student.tokens_from].levels
         self.logit_scale = logit_scale
-        self.register_buffer("text", text.detach().clone(), persistent=False)
+        # Directions, template by template: with thousands of words to normalise and gather them
+        # in every step would take a good part of it.
+        directions = target(text).transpose(0, 1).contiguous()
+        self.register_buffer("text", directions, persistent=False)
         self.embedding = nn.Linear(student.feature_dim, channels, bias=False)
         self.manifold: SharedManifold | None = None
         if self.config.manifold.enabled:
@@ -168,8 +171,7 @@ class VL2SpikeLoss(nn.Module):
         c = self.config
         dtype = self.embedding.weight.dtype
         features = teacher.features.detach().to(dtype)
-        chosen = choose_templates(self.text.shape[1], c.prompt_keep, generator)
-        anchors = text_anchors(self.text.to(dtype), chosen)
+        anchors = self._anchors(generator, dtype)
         counts = trace.counts.to(dtype)
         terms: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
@@ -203,11 +205,22 @@ class VL2SpikeLoss(nn.Module):
                 self.embedding(counts), features, anchors, self.logit_scale, c.logits.temperature
             )
             weights["logits"] = c.logits.weight
+        if c.feature.enabled:
+            terms["feature"] = feature_cosine(self.embedding(counts), features)
+            weights["feature"] = c.feature.weight
         total = counts.new_zeros(())
         for name, term in terms.items():
             if weights[name] > 0.0:
                 total = total + weights[name] * term
         return Losses(total, {name: term.detach() for name, term in terms.items()}, weights)
+
+    def _anchors(self, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        """Text anchors [K, C] of this iteration's templates, as :func:`text_anchors`."""
+        chosen = choose_templates(len(self.text), self.config.prompt_keep, generator).tolist()
+        total = self.text[chosen[0]].clone()
+        for template in chosen[1:]:
+            total += self.text[template]
+        return target(total).to(dtype)
 
     def _temporal(self, trace: Trace) -> dict[str, Tensor]:
         missing = [label for label in self._layers if label not in trace.layers]

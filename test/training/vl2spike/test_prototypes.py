@@ -12,6 +12,7 @@ from spike_perception.training.vl2spike.config import PrototypeConfig
 from spike_perception.training.vl2spike.prototypes import (
     Prototypes,
     choose_templates,
+    feature_cosine,
     logit_distillation,
     step_cross_entropy,
     text_anchors,
@@ -55,6 +56,19 @@ def test_equal_directions_have_equal_logits():
         0.0, abs=1e-5
     )
     assert logit_distillation(torch.randn(2, 5, 8), teacher, anchors, 50.0, 2.0).item() > 0.1
+
+
+def test_feature_distillation_is_zero_for_equal_directions_and_teaches_the_student_alone():
+    teacher = torch.randn(5, 8, requires_grad=True)
+    assert feature_cosine(3.0 * teacher.detach().expand(2, 5, 8), teacher).item() == pytest.approx(
+        0.0, abs=1e-6
+    )
+    assert feature_cosine(-teacher.detach()[None], teacher).item() == pytest.approx(2.0)
+    student = torch.randn(2, 5, 8, requires_grad=True)
+    feature_cosine(student, teacher).backward()
+    assert student.grad.abs().sum() > 0 and teacher.grad is None
+    with pytest.raises(InputError, match="teacher features"):
+        feature_cosine(torch.zeros(2, 5, 8), torch.zeros(4, 8))
 
 
 def test_known_divergence():

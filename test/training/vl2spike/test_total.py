@@ -11,6 +11,7 @@ from spike_perception.errors import InputError
 from spike_perception.students.registry import create_student
 from spike_perception.training.vl2spike.config import VL2SpikeConfig
 from spike_perception.training.vl2spike.manifold import TokenStatistics
+from spike_perception.training.vl2spike.prototypes import choose_templates, text_anchors
 from spike_perception.training.vl2spike.total import TeacherBatch, VL2SpikeLoss
 
 SMALL = {
@@ -33,6 +34,7 @@ SWITCHES = (
     "temporal.rate",
     "prototypes.enabled",
     "logits.enabled",
+    "feature.enabled",
 )
 TERMS = {
     "cross_entropy.enabled": {"cross_entropy"},
@@ -41,6 +43,7 @@ TERMS = {
     "temporal.rate": {"temporal.rate"},
     "prototypes.enabled": {"prototypes"},
     "logits.enabled": {"logits"},
+    "feature.enabled": {"feature"},
 }
 CLASSES, TEMPLATES, CHANNELS, TOKEN_CHANNELS, BATCH = 3, 4, 16, 20, 8
 
@@ -122,6 +125,7 @@ def test_the_weights_to_start_from():
         "temporal.rate": 0.1,
         "prototypes": 0.5,
         "logits": 1.0,
+        "feature": 1.0,
     }
 
 
@@ -222,3 +226,12 @@ def test_the_configuration_is_one_of_the_projects():
         config.prompt_keep = 0.1
     with pytest.raises(InputError, match=r"temporal\.start"):
         replace(config, {"temporal.start": 1.5})
+
+
+def test_anchors_of_an_iteration_are_those_of_its_templates():
+    scene = Scene(INTEGER)
+    state = scene.generator.get_state()
+    found = scene.loss._anchors(scene.generator, torch.float32)
+    scene.generator.set_state(state)
+    chosen = choose_templates(TEMPLATES, 0.5, scene.generator)
+    torch.testing.assert_close(found, text_anchors(scene.text, chosen))
