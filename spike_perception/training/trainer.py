@@ -214,7 +214,7 @@ class _Loop:
         self.metrics: dict[str, float] = {}
         self.plain = objective.train().to(fabric.device)
         # Convolutions run faster so, and rows of pixels arrive in this order anyway.
-        self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        torch.nn.Module.to(cast(Any, self.plain), memory_format=torch.channels_last)
         self.average: AveragedModel | None = None
         if config.average > 0.0:
             rule = get_ema_multi_avg_fn(config.average)
