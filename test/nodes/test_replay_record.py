@@ -266,6 +266,7 @@ def test_in_lockstep_with_a_node_in_its_own_process_nothing_is_lost(tmp_path, st
         "autostart": "true",
         "use_sim_time": "true",
         "map.path": tmp_path / "map.db",
+        "descriptor.name": "patch_norm",
         "image.reliability": "reliable",
         "sequence.length": 3,
         "decision.exclusion_s": 20.0,

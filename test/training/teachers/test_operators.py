@@ -27,7 +27,10 @@ def test_open_clip_is_imported_beside_any_torch():
     assert done.stdout.split()[1] == "True"
 
 
-def test_operators_that_are_there_stay(monkeypatch):
+def test_operators_that_are_there_stay():
+    own = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True)
+    if own.returncode == 0:
+        pytest.skip("this torchvision loads its own operators, which none may define before")
     script = """
 import torch
 library = torch.library.Library("torchvision", "DEF")
