@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +49,63 @@ def card(bundle: Bundle, document: Mapping[str, Any], energy: EnergyReport, conf
     """
     height, width = bundle.preprocessing["input_size"]
     teacher = document["teacher"]
+    return markdown(
+        bundle,
+        document,
+        energy,
+        config,
+        what=f"""Spiking image encoder: {bundle.student}, {bundle.parameter_count:,} parameters, \
+input
+{width}x{height} RGB, T = {bundle.timesteps}, D = {bundle.levels}, {bundle.embedding_dim} spike
+counts. Distilled from {teacher["name"]} (`{teacher["sha256"][:16]}`); names objects by a vocabulary
+that `spike-train fold` makes of words.""",
+        identity="encoder",
+        reading="""`f32` and `int8` are the two forms in which robots run it, \
+`teacher` the teacher on the same images;
+`top_1` is that of the folded head, \
+`top_1_of_both_towers` that of the plain cosine, for comparison.""",
+        limits=(
+            "It knows what its teacher knows and its images showed; accuracy elsewhere has to be "
+            "measured.",
+            f"Images are reduced to {width}x{height} pixels: small objects vanish.",
+            "One name for the whole image: it neither counts nor locates.",
+        ),
+    )
+
+
+def markdown(
+    bundle: Bundle,
+    document: Mapping[str, Any],
+    energy: EnergyReport,
+    config: str,
+    *,
+    what: str,
+    identity: str,
+    reading: str,
+    limits: Sequence[str],
+) -> str:
+    """A card's frame, the same for every kind of model.
+
+    Args:
+        bundle: the trained student.
+        document: the run's metrics document.
+        energy: estimate on training images.
+        config: resolved configuration, YAML.
+        what: what the model is, a paragraph.
+        identity: what its hash is called.
+        reading: how to read the figures, a paragraph.
+        limits: what it cannot do, a sentence each.
+    """
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in document["metrics"].items())
     data = "\n".join(f"- {each}" for each in document["data"])
     skipped = sum(len(each) for each in document["skipped"].values())
     seeds = ", ".join(str(each) for each in bundle.provenance["seeds"])
+    bounds = "\n".join(f"- {each}" for each in limits)
     return f"""# {document["run"]}
 
-Spiking image encoder: {bundle.student}, {bundle.parameter_count:,} parameters, input
-{width}x{height} RGB, T = {bundle.timesteps}, D = {bundle.levels}, {bundle.embedding_dim} spike
-counts. Distilled from {teacher["name"]} (`{teacher["sha256"][:16]}`); names objects by a vocabulary
-that `spike-train fold` makes of words.
+{what}
 
-- encoder: `{bundle.encoder_id}`
+- {identity}: `{bundle.encoder_id}`
 - precision: {bundle.preprocessing.get("precision", "f32")}
 - software: {bundle.provenance["version"]}, seed {seeds}, {document["steps"]} steps
 
@@ -82,8 +127,7 @@ All printed by
 | --- | --- |
 {rows}
 
-`f32` and `int8` are the two forms in which robots run it, `teacher` the teacher on the same images;
-`top_1` is that of the folded head, `top_1_of_both_towers` that of the plain cosine, for comparison.
+{reading}
 
 ## Energy, estimated and not measured
 
@@ -95,9 +139,7 @@ kind.
 
 ## Limits
 
-- It knows what its teacher knows and its images showed; accuracy elsewhere has to be measured.
-- Images are reduced to {width}x{height} pixels: small objects vanish.
-- One name for the whole image: it neither counts nor locates.
+{bounds}
 
 ## Recipe
 

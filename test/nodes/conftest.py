@@ -74,8 +74,27 @@ class World:
         publisher = self.client.create_publisher(
             Image, topic, QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         )
-        assert self.spin_until(publisher.get_subscription_count)
+        self.connect(publisher)
         return Camera(self, publisher)
+
+    def connect(self, publisher) -> None:
+        """Wait until publisher and subscriptions know each other.
+
+        A writer may know a reader that does not know it yet, and what is then sent is lost.
+        """
+        readers = [
+            each
+            for node in self._nodes
+            for each in node.subscriptions
+            if each.topic_name == publisher.topic_name
+        ]
+        assert readers, f"no node of this test reads {publisher.topic_name}"
+        assert self.spin_until(
+            lambda: (
+                publisher.get_subscription_count() >= len(readers)
+                and all(each.get_publisher_count() for each in readers)
+            )
+        )
 
     def call(self, service_type: type, name: str, request: object) -> object:
         client = self.client.create_client(service_type, name)

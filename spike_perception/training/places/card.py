@@ -9,6 +9,7 @@ from typing import Any
 from spike_perception.deploy.bundle import Bundle
 from spike_perception.places.descriptors.spiking import OFFSET
 from spike_perception.spiking.energy import EnergyReport
+from spike_perception.training.card import markdown
 
 
 def card(bundle: Bundle, document: Mapping[str, Any], energy: EnergyReport, config: str) -> str:
@@ -28,59 +29,25 @@ def card(bundle: Bundle, document: Mapping[str, Any], energy: EnergyReport, conf
         if teacher
         else ("trained without a teacher")
     )
-    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in document["metrics"].items())
-    data = "\n".join(f"- {each}" for each in document["data"])
-    skipped = sum(len(each) for each in document["skipped"].values())
-    seeds = ", ".join(str(each) for each in bundle.provenance["seeds"])
-    return f"""# {document["run"]}
-
-Spiking descriptor of places: {bundle.student}, {bundle.parameter_count:,} parameters with the
+    return markdown(
+        bundle,
+        document,
+        energy,
+        config,
+        what=f"""Spiking descriptor of places: {bundle.student}, \
+{bundle.parameter_count:,} parameters with the
 projection, input {width}x{height} grey, locally normalised, T = {bundle.timesteps},
 D = {bundle.levels}, {bundle.embedding_dim} spike counts, {taught}. A place is {dimension} floats
-({4 * dimension} bytes, `spiking`) or {dimension} bits ({dimension // 8} bytes, `spiking_bits`).
-
-- weights: `{bundle.weights_id}`
-- precision: {bundle.preprocessing.get("precision", "f32")}
-- software: {bundle.provenance["version"]}, seed {seeds}, {document["steps"]} steps
-
-## Data
-
-{data}
-
-Images that could not be decoded and were left out: {skipped}.
-
-## Figures
-
-All printed by
-
-```
-{document["command"]}
-```
-
-| figure | value |
-| --- | --- |
-{rows}
-
-Recall@1 divides by all queries; a place counts as found within one frame. `f32` and `int8` are the
-two forms in which robots run it.
-
-## Energy, estimated and not measured
-
-{energy.student_mj:.4f} mJ an image against {energy.ann_twin_mj:.4f} mJ of the same network without
-spikes (ratio {energy.ratio_to_ann_twin:.4f}; by the strict count
-{energy.strict_ratio_to_ann_twin:.4f}), mean of {energy.samples} training images, mean firing rate
-{energy.mean_firing_rate:.4f}. {energy.to_json()["assumption"]}. A CPU or GPU saves nothing of the
-kind.
-
-## Limits
-
-- It sees {width}x{height} grey pixels: places that differ in colour or small things look alike.
-- A view from the opposite direction is another place.
-- In the dark of a tunnel there is nothing to recognise.
-
-## Recipe
-
-```yaml
-{config.rstrip()}
-```
-"""
+({4 * dimension} bytes, `spiking`) or {dimension} bits \
+({dimension // 8} bytes, `spiking_bits`).""",
+        identity="weights",
+        reading="""Recall@1 divides by all queries; a place counts as found within one frame. \
+`f32` and `int8` are the
+two forms in which robots run it.""",
+        limits=(
+            f"It sees {width}x{height} grey pixels: places that differ in colour or small things "
+            "look alike.",
+            "A view from the opposite direction is another place.",
+            "In the dark of a tunnel there is nothing to recognise.",
+        ),
+    )
