@@ -31,7 +31,7 @@ class TextTeacher(Protocol):
 
 def embed_words(
     teacher: TextTeacher,
-    words: Sequence[str | Sequence[str]],
+    words: Sequence[str],
     templates: Sequence[str],
     cache: Path | None = None,
 ) -> list[Float]:
@@ -39,7 +39,7 @@ def embed_words(
 
     Args:
         teacher: whose text tower reads them.
-        words: names, or names with their aliases; all of a word's prompts count alike.
+        words: names.
         templates: sentences with ``{name}``.
         cache: folder to keep them in; None computes them each time.
 

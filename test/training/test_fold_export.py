@@ -83,7 +83,7 @@ def test_calibration_by_folders_and_by_the_teacher(folder, images, labels, count
     assert found["temperature"] == pack.temperature != pytest.approx(1 / 30)
 
 
-PLANE = {"day": (1.0, 0.0), "night": (1.0, 1.0), "dusk": (0.0, 1.0)}
+PLANE = {"day": (1.0, 0.0), "night": (1.0, 1.0)}
 
 
 class PlaneTeacher:
@@ -98,6 +98,7 @@ class PlaneTeacher:
 
 @pytest.mark.parametrize(("mean", "alias", "told"), [(0.0, "", 1), (0.9, "", 0), (0.0, "dusk", 1)])
 def test_the_teacher_answers_with_the_texts_of_the_pack(tmp_path, mean, alias, told):
+    # An alias finds its word but has no part in the row, or "dusk" would be looked up in PLANE.
     (tmp_path / "words.txt").write_text(f"day\nnight{' | ' if alias else ''}{alias}\n")
     words = load_words(tmp_path / "words.txt")
     teacher, text_mean = PlaneTeacher(), np.array([mean, 0], np.float32)
@@ -107,7 +108,7 @@ def test_the_teacher_answers_with_the_texts_of_the_pack(tmp_path, mean, alias, t
     features = np.array([[1.0, 0.9]], np.float32)
     labels = np.full(1, -1)
     held = HeldOut(features, (), labels, features, text_mean, teacher, None)
-    assert held._told(pack, words).tolist() == [told]
+    assert held._told(pack).tolist() == [told]
     np.testing.assert_array_equal(Head(pack).nearest(features), [told])  # which learnt from it
 
 

@@ -134,7 +134,7 @@ def prompts(words: str | Sequence[str], templates: Sequence[str]) -> list[str]:
     """Every template filled with every word, with the right indefinite article.
 
     Args:
-        words: a name, or a name and its aliases.
+        words: a name, or several.
         templates: sentences with ``{name}``.
     """
     given = [words] if isinstance(words, str) else words
