@@ -72,6 +72,12 @@ class Aedat4Recording:
             raise self._unreadable("it has no event stream")
         self.width, self.height = (int(side) for side in size)
 
+    @property
+    def duration_ns(self) -> int:
+        """Time from the first to the last event (ns)."""
+        first_us, last_us = self._reader.getTimeRange()
+        return (int(last_us) - int(first_us)) * 1000
+
     def __iter__(self) -> Iterator[Events]:
         """Yield the events in order of time; times are the host's (ns since 1970).
 

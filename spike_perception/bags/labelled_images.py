@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from spike_perception.bags.images import IMAGE_SUFFIXES, MAX_IMAGES, ImageFiles
+from spike_perception.bags.folder_files import spread
+from spike_perception.bags.images import ImageFiles
 from spike_perception.errors import InputError
 
 
@@ -38,39 +39,13 @@ class LabelledImages(ImageFiles):
     def __init__(self, path: str | Path, limit: int | None = None) -> None:
         super().__init__(path)
         try:
-            self.classes, names = self._classes()
-            if limit is not None and limit < 1:
-                raise InputError("invalid_option", f"the limit is {limit} images; at least 1")
+            self.classes, names = self._by_class()
+            chosen = spread(len(names), limit)
         except InputError:
             self.close()
             raise
-        total = len(names)
-        count = total if limit is None else min(limit, total)
-        self.names = tuple(names[k * total // count] for k in range(count))
+        self.names = tuple(names[k] for k in chosen)
         position = {name: k for k, name in enumerate(self.classes)}
         self.labels: npt.NDArray[np.int64] = np.array(
             [position[name.split("/")[0]] for name in self.names], np.int64
         )
-
-    def _classes(self) -> tuple[tuple[str, ...], list[str]]:
-        names, folders = self._found(1)
-        if not 0 < len(names) <= MAX_IMAGES:
-            deeper = ", ".join(f"{self.path}/{name}" for name in folders[:10])
-            raise InputError(
-                "images_missing",
-                f"the folders in {self.path} hold {len(names)} images "
-                f"({', '.join(IMAGE_SUFFIXES)}); expected is one folder of images a class"
-                + (f"; try one of {deeper}" if deeper else ""),
-            )
-        filled = {name.split("/")[0] for name in names}
-        empty = [name for name in folders if name not in filled]
-        if empty:
-            raise InputError(
-                "empty_class",
-                f"{self.path} has {len(empty)} folders without an image: "
-                f"{', '.join(empty[:10])}; each folder is a class: fill them, or take them away",
-            )
-        # Sorted by class first: "a b/1" must not come between "a/1" and "a/2".
-        order = {name: k for k, name in enumerate(folders)}
-        names.sort(key=lambda name: order[name.split("/")[0]])
-        return tuple(folders), names

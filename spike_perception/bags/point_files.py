@@ -9,7 +9,6 @@ header claims before they look at the data. Both formats are a header before the
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spike_perception.bags.npy_header import read_npy_header
 from spike_perception.errors import InputError
 from spike_perception.sensing.points import (
     DATATYPE,
@@ -279,15 +279,10 @@ def _from_ply(data: bytes) -> Points:
 def _from_npy(data: bytes) -> Points:
     file = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        shape, by_columns, dtype = read[version](file)
-        shape = tuple(int(each) for each in shape)  # a header's True passes for a number
-    except (ValueError, KeyError) as error:
+        header = read_npy_header(file)
+    except ValueError as error:
         raise PointsError("undecodable", f"no NumPy array: {error!r}") from error
+    shape, by_columns, dtype = header
     if len(shape) != 2 or shape[0] < 0 or shape[1] < 3 or dtype.kind != "f":
         raise PointsError(
             "unknown_type",
@@ -298,9 +293,9 @@ def _from_npy(data: bytes) -> Points:
         raise PointsError("too_large", f"cloud of {shape[0]} points; at most {MAX_POINTS}")
     if not shape[0]:
         raise PointsError("empty_cloud", "the array holds no point")
-    if len(body) < math.prod(shape) * dtype.itemsize:
+    if len(body) < header.data_bytes:
         raise PointsError("truncated_data", f"{len(body)} bytes for {dtype} {list(shape)}")
-    table = np.frombuffer(body, dtype, math.prod(shape))
+    table = np.frombuffer(body, dtype, header.elements)
     table = table.reshape(shape, order="F" if by_columns else "C")
     with np.errstate(over="ignore"):
         xyz = table[:, :3].astype(np.float32, copy=False)

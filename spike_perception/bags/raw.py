@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from spike_perception.bags.reader import BagReader
 from spike_perception.errors import InputError
 
-Convert = Callable[[bytes], bytes]
+Convert = Callable[[bytes], Sequence[bytes]]
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,18 @@ class RawBag(BagReader):
         while True:
             try:
                 connection, time_ns, data = next(messages)
-                data = converters[connection.id](data)
+                converted = converters[connection.id](data)
             except StopIteration:
                 return
             except Exception as error:
                 raise InputError("bag_unreadable", f"{self.path} is damaged: {error}") from error
-            yield RawMessage(connection.topic, time_ns, data)
+            for each in converted:
+                yield RawMessage(connection.topic, time_ns, each)
 
     def _converter(self, message_type: str) -> Convert:
+        """What makes messages in CDR of one stored message."""
         if self._reader.is2:
-            return bytes
+            return lambda data: (bytes(data),)
         from rosbags.convert.converter import generate_message_converter
         from rosbags.typesys import Stores, get_typestore
 
@@ -75,4 +77,4 @@ class RawBag(BagReader):
             src_is2=False,
             dst_is2=True,
         )
-        return lambda data: bytes(convert(data))
+        return lambda data: (bytes(convert(data)),)

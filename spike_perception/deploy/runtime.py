@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spike_perception.deploy.bundle import Bundle
 from spike_perception.deploy.engines import Engine, choose_engine, installed, make_engine
-from spike_perception.deploy.grouping import group_cloud
+from spike_perception.deploy.grouping import group_clouds
 from spike_perception.deploy.network_cache import Graph, default_folder, kept_graph
 from spike_perception.deploy.preprocessing import prepare_image, prepare_points
 from spike_perception.errors import InputError
@@ -162,7 +162,8 @@ class _Network:
             return batch
         config = self.bundle.student_config
         groups, neighbours = config["groups"], config["neighbours"]
-        return np.stack([group_cloud(each, groups, neighbours) for each in batch])
+        distinct = [min(len(each), batch.shape[1]) for each in clouds]
+        return group_clouds(batch, groups, neighbours, distinct)
 
 
 class Runtime(_Network):

@@ -108,6 +108,17 @@ def find_clusters(xyz: NDArray[np.float32], config: ClusterConfig | None = None)
     Returns:
         At most ``max_objects`` clusters; a point is in one at most. Equal input gives equal output.
     """
+    return find_and_count(xyz, config)[0]
+
+
+def find_and_count(
+    xyz: NDArray[np.float32], config: ClusterConfig | None = None
+) -> tuple[list[Cluster], int]:
+    """As :func:`find_clusters`, and how many more there are beyond ``max_objects``.
+
+    Of those the sides along x, y and z were looked at, but not their boxes: some may be too small
+    or too wide.
+    """
     config = config or ClusterConfig()
     with np.errstate(over="ignore"):
         distance = np.hypot(xyz[:, 0], xyz[:, 1])
@@ -119,7 +130,7 @@ def find_clusters(xyz: NDArray[np.float32], config: ClusterConfig | None = None)
         object_ = (height >= config.ground.clearance) & (height <= config.ground.ceiling)
         inside, near, distance = inside[object_], near[object_], distance[object_]
     if not len(inside):
-        return []
+        return [], 0
     label = _components(near, distance, config)
     # Points sorted by cluster, so that a cluster is a slice.
     order = np.argsort(label, kind="stable")
@@ -140,9 +151,10 @@ def find_clusters(xyz: NDArray[np.float32], config: ClusterConfig | None = None)
     )
     middle = (minimum + maximum) / 2
     found = []
-    for each in np.argsort(np.hypot(middle[:, 0], middle[:, 1]), kind="stable"):
-        if not wanted[each]:
-            continue
+    order = np.argsort(np.hypot(middle[:, 0], middle[:, 1]), kind="stable")
+    order = order[wanted[order]]
+    looked_at = 0
+    for looked_at, each in enumerate(order, start=1):  # noqa: B007 - what is left is counted
         part = slice(starts[each], starts[each] + sizes[each])
         box = upright_box(near[part])
         if (
@@ -152,7 +164,7 @@ def find_clusters(xyz: NDArray[np.float32], config: ClusterConfig | None = None)
             found.append(Cluster(rows[part], minimum[each], maximum[each], box))
             if len(found) == config.max_objects:
                 break
-    return found
+    return found, len(order) - looked_at
 
 
 def upright_box(xyz: NDArray[np.float32]) -> Box:

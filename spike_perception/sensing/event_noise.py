@@ -29,6 +29,7 @@ class NoiseConfig:
         "what removes events without a neighbour's event shortly before: numpy, dv_processing "
         "(slower here; the package has to be installed) or none",
         choices=("numpy", "dv_processing", "none"),
+        fixed=True,
     )
     support_ms: float = setting(
         2.0, "how long before an event a neighbour's counts (ms)", minimum=0.001, maximum=1000.0

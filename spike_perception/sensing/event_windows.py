@@ -148,6 +148,7 @@ class WindowedPackets:
 
     Attributes:
         stream: the decoder, which knows the sensor's size.
+        first_ns: time of the last packet's first event (ns), or None if it held none.
 
     Args:
         config: windows and noise filter.
@@ -155,6 +156,7 @@ class WindowedPackets:
 
     def __init__(self, config: EventConfig) -> None:
         self.stream = EventStream()
+        self.first_ns: int | None = None
         self._config = config
         self._windows = SlidingWindows(config.window)
         self._noise: NoiseFilter | None = None
@@ -163,13 +165,23 @@ class WindowedPackets:
 
     @property
     def counts(self) -> Counter[str]:
-        """Counts of :class:`EventStream` and :class:`SlidingWindows`, ``events`` and ``noise``."""
+        """Counts of :class:`EventStream` and :class:`SlidingWindows`, and of events.
+
+        ``events`` that were decoded, ``on`` and ``off`` ones of them, and ``noise``.
+        """
         return self.stream.counts + self._windows.counts + self._counts
 
     def reset(self) -> None:
         """Begin a new run, as when the clock jumps."""
         self.stream.reset()
         self._windows.reset()
+
+    def configure(self, config: EventConfig) -> None:
+        """Begin a new run, with other windows and another noise filter; counts go on."""
+        self.reset()
+        self._counts.update(self._windows.counts)
+        self._windows = SlidingWindows(config.window)
+        self._config, self._noise_size = config, (0, 0)
 
     def feed(self, packet: EventPacket) -> tuple[list[Window], bool]:
         """Take the next packet.
@@ -193,7 +205,9 @@ class WindowedPackets:
             self._windows.reset()
             if self._noise is not None:
                 self._noise.reset()
-        self._counts["events"] += len(events)
+        self.first_ns = int(events.t_ns[0]) if len(events) else None
+        on = int(np.count_nonzero(events.polarity))
+        self._counts.update(events=len(events), on=on, off=len(events) - on)
         if self._noise is not None and len(events):
             kept = self._noise.keep(events)
             self._counts["noise"] += int(kept.size - np.count_nonzero(kept))

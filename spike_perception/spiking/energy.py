@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -190,6 +190,23 @@ class EnergyReport:
 
 def _shorten(name: str) -> str:
     return name if len(name) <= 32 else "..." + name[-29:]
+
+
+def of_a_window(energy: EnergyReport, windows: int) -> EnergyReport:
+    """An estimate over a sequence of different windows, one a time step, as one of a window.
+
+    The twin has no state, so it would have to look at every window too. Lines of layers and the
+    head stay those of the sequence.
+    """
+    parts = ("student_mj", "student_strict_mj", "neuron_updates", "neuron_updates_mj", "memory_mj")
+    student = {name: getattr(energy, name) / windows for name in parts}
+    return replace(
+        energy,
+        **student,
+        ratio_to_ann_twin=energy.ratio_to_ann_twin / windows,
+        strict_ratio_to_ann_twin=energy.strict_ratio_to_ann_twin / windows,
+        total_mj=student["student_mj"] + student["neuron_updates_mj"] + energy.head_mj,
+    )
 
 
 class _Counter:

@@ -96,7 +96,8 @@ def group_points(points: Tensor, groups: int, neighbours: int) -> Tensor:
     Args:
         points: [B, N, 3 + F]: coordinates, then F further features of each point.
         groups: G, the number of neighbourhoods.
-        neighbours: k, the points in each, the centre among them.
+        neighbours: k, the points in each, the centre among them, the nearest first: neurons that
+            keep a membrane from one cloud to the next have one for each place in this order.
 
     Returns:
         [B, G, k, 3 + F + 3]: offset from the centre, the features, and the centre itself
@@ -112,9 +113,12 @@ def group_points(points: Tensor, groups: int, neighbours: int) -> Tensor:
         )
     positions = points[..., :3]
     centres = _take(positions, farthest_points(positions, groups))
-    # Squared distances by the binomial theorem would lose the small ones in float32.
-    distance = torch.cdist(centres, positions, compute_mode="donot_use_mm_for_euclid_dist")
-    nearest = distance.topk(neighbours, largest=False, sorted=False).indices
+    # By the binomial theorem small ones would be lost in float32; and in this order of additions
+    # they are, to the last bit, those of deploy.grouping.
+    x, y, z = (
+        (positions[:, None, :, axis] - centres[:, :, None, axis]).square_() for axis in range(3)
+    )
+    nearest = x.add_(y).add_(z).topk(neighbours, largest=False, sorted=True).indices
     local = _take(points, nearest.flatten(1)).unflatten(1, (groups, neighbours))
     centre = centres[:, :, None].expand(-1, -1, neighbours, -1)
     return torch.cat([local[..., :3] - centre, local[..., 3:], centre], -1)

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from spike_perception.bags import images as module
-from spike_perception.bags.images import ImageSequence, natural_key
+from spike_perception.bags import folder_files as module
+from spike_perception.bags.folder_files import natural_key
+from spike_perception.bags.images import ImageSequence
 from spike_perception.errors import InputError
 
 

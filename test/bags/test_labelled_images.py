@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spike_perception.bags import images as module
+from spike_perception.bags import folder_files as module
 from spike_perception.bags.labelled_images import LabelledImages
 from spike_perception.errors import InputError
 

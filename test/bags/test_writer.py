@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
+from spike_perception.bags.events import EventBag
 from spike_perception.bags.writer import STORAGES, BagWriter
 from spike_perception.errors import InputError
+from spike_perception.sensing.event_packets import EventPacker
+from spike_perception.sensing.event_stream import EventStream
+from spike_perception.sensing.events import Events
+from spike_perception.sensing.points import PointsError
 
 STAMP = 12_000_000_345
 
@@ -23,7 +28,7 @@ def read(path):
 def test_every_message_is_read_back(tmp_path, storage):
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
     with BagWriter(tmp_path / "bag", storage) as bag:
-        bag.transform(STAMP, "base", "eye", (0, 0, 1), (0, 0, 0, 1), static=True)
+        bag.static_transforms(STAMP, "base", {"eye": ((0, 0, 1), (0, 0, 0, 1))})
         bag.image("/image", STAMP + 1, "eye", pixels)
         bag.image("/grey", STAMP + 2, "eye", pixels[..., 0])
         bag.compressed_image("/image/compressed", STAMP + 3, "eye", b"\xff\xd8", "jpeg")
@@ -77,3 +82,36 @@ def test_refusals_name_what_was_given(tmp_path):
         bag.clock(STAMP)
         with pytest.raises(InputError, match="carries"):
             bag.text("/clock", STAMP, "no")
+
+
+def test_clouds_and_events_are_read_back_by_our_readers(tmp_path):
+    points = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
+    events = Events(
+        np.array([3, 239], np.uint16),
+        np.array([0, 179], np.uint16),
+        np.array([True, False]),
+        np.array([STAMP, STAMP + 10_000]),
+    )
+    pack = EventPacker(240, 180)
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.point_cloud("/points", STAMP, "lidar", points)
+        bag.point_cloud("/points", STAMP + 1, "lidar", points[:0])
+        bag.event_packet("/events", STAMP + 20_000, STAMP, "eye", pack(events))
+        with pytest.raises(InputError, match="float64"):
+            bag.point_cloud("/points", STAMP, "lidar", points.astype(float))
+    with EventBag(tmp_path / "bag") as bag:
+        (packet,) = bag.packets()
+        assert (packet.stamp_ns, packet.frame_id) == (STAMP, "eye")
+        found = EventStream().decode(packet.packet).events
+        clouds = bag.points()
+        cloud = next(clouds)
+        with pytest.raises(PointsError) as error:
+            next(clouds)
+    assert error.value.reason == "empty_cloud"
+    assert (cloud.stamp_ns, cloud.frame_id) == (STAMP, "lidar")
+    assert np.array_equal(cloud.points.xyz, points)
+    for name in ("x", "y", "polarity", "t_ns"):
+        assert np.array_equal(getattr(found, name), getattr(events, name))
+    assert {topic: stamp for topic, stamp, *_ in read(tmp_path / "bag")}[
+        "/events"
+    ] == STAMP + 20_000

@@ -12,7 +12,12 @@ import pytest
 
 from spike_perception.bags.point_files import decode_points
 from spike_perception.config import from_flat
-from spike_perception.sensing.clusters import ClusterConfig, find_clusters, upright_box
+from spike_perception.sensing.clusters import (
+    ClusterConfig,
+    find_and_count,
+    find_clusters,
+    upright_box,
+)
 
 from .lidar_scene import scan
 
@@ -228,3 +233,10 @@ def test_a_whole_scan_in_time(data: Path) -> None:
         assert len(find_clusters(xyz)) > 20
         spent.append(time.process_time() - start)
     assert np.median(spent) < 0.1
+
+
+def test_what_is_beyond_the_most_objects_is_counted() -> None:
+    xyz = np.concatenate([blob(x, 0) for x in (4, 8, 12, 16)] + [blob(20, 0, count=5)])
+    assert find_and_count(xyz, flat())[1] == 0
+    found, beyond = find_and_count(xyz, flat(max_objects=1))
+    assert (len(found), beyond) == (1, 3)

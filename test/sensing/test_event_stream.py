@@ -1,12 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import time
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from spike_perception.bags.events import EventBag
 from spike_perception.sensing.decoders.event_words import encode_mono
-from spike_perception.sensing.event_stream import EventPacket, EventStream, decode_all
-from spike_perception.sensing.events import EventError, Events
+from spike_perception.sensing.event_stream import (
+    JOINED_BYTES,
+    EventPacket,
+    EventStream,
+    decode_all,
+    joined,
+)
+from spike_perception.sensing.events import EventError, Events, concatenate
 
 MS = 1_000_000
 
@@ -112,3 +123,67 @@ def test_messages_hold_bytes_in_several_ways() -> None:
     for held in (data, data.tobytes(), array("B", data.tobytes()), memoryview(data)):
         packet = EventPacket(6, 8, 0, base, "mono", False, held)
         assert decode_all([packet]).t_ns.tolist() == [5, 6]
+
+
+def test_joined_packets_decode_as_single_ones() -> None:
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 1 << 16, 4000).tolist()
+    words[:3] = [0x8000, 0x6000, 0x0001]
+    cuts = sorted(rng.integers(0, 4000, 19).tolist())
+    edges = [0, *cuts, 4000]
+    packets = [evt3(7 + k, words[a:b]) for k, (a, b) in enumerate(pairwise(edges))]
+    one, other = EventStream(), EventStream()
+    expected = concatenate([one.decode(each).events for each in packets])
+    (whole,) = joined(packets)
+    found = other.decode(whole)
+    assert (whole.seq, whole.packets) == (7, 20)
+    for name in ("x", "y", "polarity", "t_ns"):
+        assert getattr(found.events, name).tolist() == getattr(expected, name).tolist()
+    assert other.counts == one.counts
+    assert other.decode(evt3(27, [0x2001])).continues
+
+
+def test_only_what_follows_in_one_format_is_joined() -> None:
+    a, b, c, d = (evt3(k, [0x8000]) for k in (0, 1, 3, 4))
+    cut = evt3(5, [])._replace(events=b"123")
+    other = evt3(6, [0x8000])._replace(width=9)
+    packets = [a, b, c, d, cut, other, mono(7, [1]), mono(8, [2]), evt3(0, []), evt3(0, [])]
+    sizes = [each.packets for each in joined(packets)]
+    assert sizes == [2, 2, 1, 1, 1, 1, 1, 1]
+    large = evt3(1, [0] * (JOINED_BYTES // 2))
+    assert joined([a, large]) == [a, large]
+    assert joined([]) == []
+    for size in ({"width": 0}, {"width": 1 << 20, "height": 1 << 20}):  # counted singly
+        refused = [evt3(k, [0x8000])._replace(**size) for k in (0, 1)]
+        assert joined(refused) == refused
+
+
+def test_words_that_turn_time_to_and_fro_for_ever_do_no_harm() -> None:
+    """The upper half of the time, always half a turn on: no 64 bits hold where that leads."""
+    stream = EventStream()
+    for sign in (0x7FF, 0x801):
+        half = np.array([0x8000 | k * sign & 0xFFF for k in range(1 << 15)], "<u2").tobytes()
+        stream.decode(evt3(0, [0x0001, 0x6000]))
+        decoder = stream._decoder
+        decoder._high = (1 << 37) * (1 if sign == 0x7FF else -1)
+        for k in range(3):
+            events, _ = stream.decode(evt3(1 + k, [])._replace(events=half + b"\x01\x20"))
+            assert (np.abs(events.t_ns) < 1 << 60).all()
+
+
+@pytest.mark.slow
+def test_ten_million_events_a_second(data: Path) -> None:
+    path = data / "event_bag"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    with EventBag(path) as bag:
+        packets = [each.packet for each in bag.packets()]
+    best = 0.0
+    for _ in range(20):
+        stream, number = EventStream(), 0
+        started = time.process_time()
+        for k in range(0, len(packets), 16):  # as a node finds them in its queue
+            number += sum(len(stream.decode(p).events) for p in joined(packets[k : k + 16]))
+        best = max(best, number / (time.process_time() - started))
+    assert number == 343_474
+    assert best >= 10e6

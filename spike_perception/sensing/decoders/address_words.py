@@ -64,6 +64,7 @@ _POLARITY = 0x800
 _PAYLOAD = 0xFFF
 _TURN = 1 << 12  # steps of time_high until it wraps
 _HIGH_NS = _TURN * 1000
+_LONGEST = 1 << 37  # steps of time_high: 17 years; what follows counts from zero again
 _LOW_NS = 1000
 _NO_LINE = 0xFFFF
 _NO_TIME = -(1 << 61)
@@ -200,6 +201,9 @@ class AddressWordDecoder:
         high = _register(0, words & _PAYLOAD, np.int64)
         if words.size:
             if self._layout.counts_on:
+                # Words that jump to and fro can unwrap to any time: it must stay within 64 bits.
+                if self._high is not None and abs(self._high) > _LONGEST:
+                    self._high %= _TURN
                 high[0] = high[1] if self._high is None else self._high
                 steps = np.diff(high)
                 steps += _TURN // 2

@@ -96,12 +96,12 @@ def encode_mono(events: Events) -> tuple[int, npt.NDArray[np.uint8]]:
     """Pack events as ``mono``.
 
     Args:
-        events: in order of time, at most 2^32 ns = 4.29 s from the first to the last, rows below
+        events: in any order, at most 2^32 ns = 4.29 s from the earliest to the latest, rows below
             32768.
 
     Returns:
-        The packet's time base (ns), which is the first event's time (0 without events), and its
-        bytes, uint8 ``[8 N]``, little endian.
+        The packet's time base (ns), which is the earliest event's time (0 without events), and
+        its bytes, uint8 ``[8 N]``, little endian.
 
     Raises:
         EventError: ``invalid_events`` for times or rows that do not fit.
@@ -109,16 +109,15 @@ def encode_mono(events: Events) -> tuple[int, npt.NDArray[np.uint8]]:
     words = np.empty(len(events), _MONO)
     if not len(events):
         return 0, words.view(np.uint8)
-    time_base = int(events.t_ns[0])
-    dt = events.t_ns - time_base
-    if time_base < 0 or dt.min() < 0 or dt.max() >= 1 << 32 or events.y.max() > _ROW:
+    time_base, last = int(events.t_ns.min()), int(events.t_ns.max())
+    if time_base < 0 or last - time_base >= 1 << 32 or events.y.max() > _ROW:
         raise EventError(
             "invalid_events",
-            f"events from {time_base} ns, {dt.min()} to {dt.max()} ns after the first, rows to "
-            f"{events.y.max()}; mono holds times from 0, 0 to {(1 << 32) - 1} ns after the first, "
-            f"and rows to {_ROW}: write shorter packets",
+            f"events from {time_base} to {last} ns, rows to {events.y.max()}; mono holds times "
+            f"from 0, at most {(1 << 32) - 1} ns from the earliest on, and rows to {_ROW}; "
+            "write shorter packets",
         )
-    words["dt"] = dt
+    words["dt"] = events.t_ns - time_base
     words["x"] = events.x
     words["y"] = events.y | (events.polarity * np.uint16(_POLARITY))
     return time_base, words.view(np.uint8)
