@@ -36,7 +36,11 @@ setup(
     entry_points={
         "console_scripts": [
             "camera_classifier = spike_perception.nodes.camera_classifier:main",
+            "dvs_classifier = spike_perception.nodes.dvs_classifier:main",
+            "lidar_classifier = spike_perception.nodes.lidar_classifier:main",
             "place_recognizer = spike_perception.nodes.place_recognizer:main",
+            "event_simulator = spike_perception.nodes.event_simulator:main",
+            "perception = spike_perception.nodes.perception:main",
             "spike-perception = spike_perception.cli:main",
             "spike-train = spike_perception.training.cli:main",
         ],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load running camera nodes with images and measure them from outside."""
+"""Load running nodes with images or LiDAR scans and measure them from outside."""
 
 from __future__ import annotations
 
@@ -15,34 +15,57 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 from tqdm import tqdm
 
+from spike_perception.bags.point_files import read_points
 from spike_perception.cli import add_json, emit
 from spike_perception.errors import InputError
+from spike_perception.nodes.clouds import cloud_message
 from spike_perception.nodes.stamps import stamp_ns, to_stamp
 from spike_perception.share import fast_dds_environment
 from spike_perception_msgs.msg import ObjectClass, PlaceMatch
 
-# Node -> its answers: message type and topic.
-NODES: dict[str, tuple[type, str]] = {
-    "place_recognizer": (PlaceMatch, "/place_match"),
-    "camera_classifier": (ObjectClass, "/object_class"),
+
+class Subject(NamedTuple):
+    """A node that can be measured.
+
+    Attributes:
+        sensor: what it hears, which is also the section of its input's parameters.
+        answer: type of its answers.
+        topic: topic of its answers.
+        source: of its answers, where several nodes share the topic.
+    """
+
+    sensor: str
+    answer: type
+    topic: str
+    source: str = ""
+
+
+NODES = {
+    "place_recognizer": Subject("image", PlaceMatch, "/place_match"),
+    "camera_classifier": Subject("image", ObjectClass, "/object_class", "camera"),
+    "lidar_classifier": Subject("points", ObjectClass, "/object_class", "lidar"),
 }
-# Different images, so that no answer comes from a warm cache of one picture.
+# Different images and scans, so that no answer comes from a warm cache of one.
 PICTURES = 30
-# Answers that arrive this long after the last image still count [s].
+SCANS = 4
+# Objects of a made-up scan, which stand in a ring around the sensor.
+BOXES = 24
+# Answers that arrive this long after the last message still count [s].
 PATIENCE_S = 2.0
 # A node that has not answered after so long will not: it may have to export its network [s].
-START_S = 60.0
+START_S = 120.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,17 +75,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=sorted(NODES),
         default=["place_recognizer"],
-        help="one node, or several that hear the same camera",
+        help="one node, or several that run at once",
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to send images")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to send")
     parser.add_argument("--rate", type=float, default=30.0, help="images per second")
+    parser.add_argument("--scan-rate", type=float, default=10.0, help="LiDAR scans per second")
+    parser.add_argument("--points", type=int, default=120_000, help="points of a made-up scan")
+    parser.add_argument(
+        "--scans", nargs="+", default=[], help="scans to send instead: .bin, .npy, .pcd, .ply"
+    )
     parser.add_argument("--width", type=int, default=640, help="pixels")
     parser.add_argument("--height", type=int, default=480, help="pixels")
     parser.add_argument("--descriptor", default="", help="name; without: the node's default")
-    parser.add_argument("--bundle", default="", help="file or name; without: the node's default")
     parser.add_argument(
-        "--vocabulary", default="", help="file or name; without: the node's default"
+        "--bundle", default="", help="of a classifier: file or name; without: the node's default"
     )
+    parser.add_argument("--vocabulary", default="", help="as --bundle")
     parser.add_argument(
         "--reliability",
         choices=("best_effort", "reliable"),
@@ -87,7 +115,11 @@ class Watched:
     drops: dict[str, int] = field(default_factory=dict)
 
     def hear(self, answer: Any) -> None:
-        """Count an answer."""
+        """Count an answer; of several about one frame, the last."""
+        if NODES[self.name].source and answer.source != NODES[self.name].source:
+            return
+        if getattr(answer, "object_index", 0) + 1 < getattr(answer, "object_count", 1):
+            return
         self.latencies_ms.append((time.time_ns() - stamp_ns(answer.header.stamp)) / 1e6)
 
     def diagnose(self, message: DiagnosticArray) -> None:
@@ -105,42 +137,86 @@ class Watched:
         return float(times.user + times.system)
 
 
-class Camera:
-    """Publishes pictures at a steady rate; the nodes' answers are heard meanwhile."""
+@dataclass
+class Sensor:
+    """Publishes messages in turn, each with the present time as its stamp."""
+
+    publisher: Any
+    messages: Sequence[Any]
+    rate_hz: float
+    sent: int = 0
+
+    def send(self) -> None:
+        """Publish the next message."""
+        message = self.messages[self.sent % len(self.messages)]
+        message.header.stamp = to_stamp(time.time_ns())
+        self.publisher.publish(message)
+        self.sent += 1
+
+
+def _images(arguments: argparse.Namespace) -> list[Image]:
+    height, width = arguments.height // 16 * 16, arguments.width // 16 * 16
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 255, (PICTURES, height // 16, width // 16, 3), dtype=np.uint8)
+    messages = []
+    for image in small.repeat(16, 1).repeat(16, 2):
+        message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+        message.header.frame_id = "camera"
+        message.data = array("B", image.tobytes())
+        messages.append(message)
+    return messages
+
+
+def _scans(arguments: argparse.Namespace) -> list[PointCloud2]:
+    if arguments.scans:
+        return [cloud_message(read_points(each).xyz) for each in arguments.scans]
+    return [cloud_message(_scan(seed, arguments.points)) for seed in range(SCANS)]
+
+
+def _scan(seed: int, points: int) -> NDArray[np.float32]:
+    """Flat ground around the sensor, denser nearby, and upright boxes on it [m]."""
+    rng = np.random.default_rng(seed)
+    turn = rng.uniform(-np.pi, np.pi, points)
+    distance = rng.uniform(2.0, 60.0, points)
+    xyz = np.stack([distance * np.cos(turn), distance * np.sin(turn), np.full(points, -1.7)], 1)
+    each = points // (4 * BOXES)
+    for number, part in enumerate(xyz[: BOXES * each].reshape(BOXES, each, 3)):
+        place = 2 * np.pi * number / BOXES
+        size = rng.uniform((0.5, 0.5, 1.0), (2.0, 1.5, 2.0))
+        part[:] = rng.uniform(-0.5, 0.5, (each, 3)) * size
+        part += (15 * np.cos(place), 15 * np.sin(place), -1.3 + size[2] / 2)
+    return xyz.astype(np.float32)
+
+
+class Rig:
+    """Sensors that publish at steady rates; the nodes' answers are heard meanwhile."""
 
     def __init__(
         self, node: Node, watched: Sequence[Watched], arguments: argparse.Namespace
     ) -> None:
         self._node = node
         self._watched = watched
-        self._rate: float = arguments.rate
-        rng = np.random.default_rng(0)
-        shape = (arguments.height // 16, arguments.width // 16, 3)
-        small = rng.integers(0, 255, (PICTURES, *shape), dtype=np.uint8)
-        self._messages = [self._message(each.repeat(16, 0).repeat(16, 1)) for each in small]
         reliable = arguments.reliability == "reliable"
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        self._publisher = node.create_publisher(
-            Image, "/camera/image_raw", QoSProfile(depth=5, reliability=policy)
-        )
+        profile = QoSProfile(depth=5, reliability=policy)
+        self.sensors: dict[str, Sensor] = {}
+        wanted = {NODES[each.name].sensor for each in watched}
+        if "image" in wanted:
+            publisher = node.create_publisher(Image, "/camera/image_raw", profile)
+            self.sensors["image"] = Sensor(publisher, _images(arguments), arguments.rate)
+        if "points" in wanted:
+            publisher = node.create_publisher(PointCloud2, "/lidar/points", profile)
+            self.sensors["points"] = Sensor(publisher, _scans(arguments), arguments.scan_rate)
         for each in watched:
-            node.create_subscription(*NODES[each.name], each.hear, 100)
+            subject = NODES[each.name]
+            node.create_subscription(subject.answer, subject.topic, each.hear, 100)
             node.create_subscription(DiagnosticArray, "/diagnostics", each.diagnose, 10)
-        self.sent = 0
-
-    @staticmethod
-    def _message(image: np.ndarray[Any, np.dtype[np.uint8]]) -> Image:
-        height, width, _ = image.shape
-        message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
-        message.header.frame_id = "camera"
-        message.data = array("B", image.tobytes())
-        return message
 
     def warm_up(self) -> None:
-        """Send a few images until answers come from every node.
+        """Send a little until answers come from every node.
 
         Raises:
-            InputError: ``no_answer`` after a minute, or from a node that has ended.
+            InputError: ``no_answer`` after :data:`START_S`, or from a node that has ended.
         """
         deadline = time.monotonic() + START_S
         while silent := [each for each in self._watched if len(each.latencies_ms) < 5]:
@@ -148,30 +224,30 @@ class Camera:
             if time.monotonic() > deadline or first.child.poll() is not None:
                 raise InputError(
                     "no_answer",
-                    f"{first.name} answered no image within {START_S:.0f} s; what it said, if "
+                    f"{first.name} gave no answer within {START_S:.0f} s; what it said, if "
                     "anything, stands above",
                 )
-            self._send()
+            for sensor in self.sensors.values():
+                sensor.send()
             self._spin(0.2)
         self._spin(1.0)
         for each in self._watched:
             each.latencies_ms.clear()
-        self.sent = 0
+        for sensor in self.sensors.values():
+            sensor.sent = 0
 
     def run(self, seconds: float) -> None:
-        """Send for ``seconds`` at the rate, then wait for the last answers."""
+        """Send for ``seconds`` at the rates, then wait for the last answers."""
+        due = sorted(
+            (number / sensor.rate_hz, name)
+            for name, sensor in self.sensors.items()
+            for number in range(round(seconds * sensor.rate_hz))
+        )
         start = time.monotonic()
-        count = round(seconds * self._rate)
-        for number in tqdm(range(count), unit="image", disable=None):
-            self._spin(max(0.0, start + number / self._rate - time.monotonic()))
-            self._send()
+        for after, name in tqdm(due, unit="message", disable=None):
+            self._spin(max(0.0, start + after - time.monotonic()))
+            self.sensors[name].send()
         self._spin(PATIENCE_S)
-
-    def _send(self) -> None:
-        message = self._messages[self.sent % PICTURES]
-        message.header.stamp = to_stamp(time.time_ns())
-        self._publisher.publish(message)
-        self.sent += 1
 
     def _spin(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -180,7 +256,8 @@ class Camera:
 
 
 def _start_node(name: str, arguments: argparse.Namespace, folder: Path) -> subprocess.Popen[bytes]:
-    parameters = {"autostart": "true", "image.reliability": arguments.reliability}
+    reliability = f"{NODES[name].sensor}.reliability"
+    parameters = {"autostart": "true", reliability: arguments.reliability}
     if name == "place_recognizer":
         parameters["map.path"] = str(folder / "bench.db")
         parameters["descriptor.name"] = arguments.descriptor
@@ -223,7 +300,7 @@ def _text(name: str, figures: dict[str, Any]) -> str:
     return (
         f"{name}: answered {figures['answered']}, dropped {figures['drops'] or 'none'}, "
         f"{figures['cpu_cores']:.2f} cores, {figures['memory_mb']:.0f} MB\n"
-        f"  image stamp to answer, p50 / p95 / p99: {latency}"
+        f"  stamp to answer, p50 / p95 / p99: {latency}"
     )
 
 
@@ -233,6 +310,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.default_transport:
         os.environ.update(fast_dds_environment())
     names = list(dict.fromkeys(arguments.node))
+    if (arguments.bundle or arguments.vocabulary) and sum(
+        "classifier" in each for each in names
+    ) > 1:
+        raise InputError(
+            "bad_arguments",
+            "--bundle and --vocabulary are of one classifier; measure the others by themselves, or "
+            "with their defaults",
+        )
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         watched = []
         for name in names:
@@ -241,25 +326,28 @@ def run(arguments: argparse.Namespace) -> int:
             watched.append(Watched(name, child))
         rclpy.init(args=[])
         stack.callback(rclpy.try_shutdown)
-        node = rclpy.create_node("bench_camera")
+        node = rclpy.create_node("bench_sensors")
         stack.callback(node.destroy_node)
-        camera = Camera(node, watched, arguments)
-        camera.warm_up()
+        rig = Rig(node, watched, arguments)
+        rig.warm_up()
         before = [(dict(each.drops), each.cpu_s()) for each in watched]
-        camera.run(arguments.seconds)
+        rig.run(arguments.seconds)
         spent_s = arguments.seconds + PATIENCE_S
         figures = {
             each.name: _figures(each, drops, (each.cpu_s() - cpu_s) / spent_s)
             for each, (drops, cpu_s) in zip(watched, before, strict=True)
         }
+    sent = {name: sensor.sent for name, sensor in rig.sensors.items()}
     result = {
-        "sent": camera.sent,
-        "rate_hz": arguments.rate,
+        "sent": sent,
+        "rate_hz": {name: sensor.rate_hz for name, sensor in rig.sensors.items()},
         "size": [arguments.width, arguments.height],
+        "points": arguments.points,
         "reliability": arguments.reliability,
         "nodes": figures,
     }
-    lines = [f"sent {camera.sent} images", *(_text(*each) for each in figures.items())]
+    told = ", ".join(f"{count} messages of {name}" for name, count in sent.items())
+    lines = [f"sent {told}", *(_text(*each) for each in figures.items())]
     emit(arguments, result, "\n".join(lines))
     return 0
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from std_msgs.msg import Header
 
-from spike_perception.zero_shot.classifier import Answer, InForce
+from spike_perception.zero_shot.namer import Answer, InForce
 from spike_perception_msgs.msg import ObjectClass, ObjectHypothesis, Vocabulary
 
 
-def object_class(header: Header, answer: Answer) -> ObjectClass:
-    """``ObjectClass`` of a whole camera image, without its latency."""
+def object_class(header: Header, answer: Answer, source: str) -> ObjectClass:
+    """``ObjectClass`` of a whole frame of a sensor, without its latency."""
     decision = answer.decision
     return ObjectClass(
         header=header,
-        source="camera",
+        source=source,
         unknown=decision.unknown,
         known_score=decision.known_score,
         known_threshold=decision.known_threshold,

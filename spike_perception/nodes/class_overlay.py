@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from array import array
-
 import cv2
 import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from spike_perception.nodes.images import image_message
 from spike_perception.sensing.image import RgbImage
 from spike_perception.zero_shot.head import Decision
 
@@ -21,8 +20,7 @@ LINES, LINES_A_PAGE = 3, 18
 def overlay(header: Header, image: RgbImage, decision: Decision) -> Image:
     """An rgb8 message of the image [H, W, 3] with the first hypotheses on it."""
     drawn = np.ascontiguousarray(image).copy()
-    height, width = drawn.shape[:2]
-    line = max(10, height // LINES_A_PAGE)
+    line = max(10, len(drawn) // LINES_A_PAGE)
     for row, text in enumerate(_lines(decision), start=1):
         at = (line // 2, row * line)
         # Dark below bright is readable on anything.
@@ -30,9 +28,7 @@ def overlay(header: Header, image: RgbImage, decision: Decision) -> Image:
             cv2.putText(
                 drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, line / 30, colour, thickness, cv2.LINE_AA
             )
-    message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
-    message.data = array("B", drawn.tobytes())
-    return message
+    return image_message(header, drawn)
 
 
 def _lines(decision: Decision) -> list[str]:

@@ -12,8 +12,11 @@ from spike_perception.config import Setting, settings
 
 # Node -> module and configuration class.
 NODES = {
+    "event_simulator": ("spike_perception.nodes.event_simulator", "EventSimulatorConfig"),
     "place_recognizer": ("spike_perception.nodes.place_recognizer", "PlaceRecognizerConfig"),
     "camera_classifier": ("spike_perception.nodes.camera_classifier", "CameraClassifierConfig"),
+    "dvs_classifier": ("spike_perception.nodes.dvs_classifier", "DvsClassifierConfig"),
+    "lidar_classifier": ("spike_perception.nodes.lidar_classifier", "LidarClassifierConfig"),
 }
 
 

@@ -53,10 +53,10 @@ class Health:
             self._latencies_ms.append(latency_ms)
             self._total["answered"] += 1
 
-    def dropped(self, reason: str, message: str = "") -> None:
-        """Count a message that was dropped, with a snake_case reason and a sentence for people."""
+    def dropped(self, reason: str, message: str = "", number: int = 1) -> None:
+        """Count messages that were dropped, with a snake_case reason and a sentence for people."""
         with self._lock:
-            self._drops[reason] += 1
+            self._drops[reason] += number
             self._last_message[reason] = message
 
     def drops(self) -> dict[str, int]:

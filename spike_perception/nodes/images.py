@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from array import array
+
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from spike_perception.nodes.perception_node import InputConfig
 from spike_perception.sensing.image import RgbImage, decode_compressed, image_from_message_fields
@@ -25,6 +28,14 @@ def rgb_image(message: Image | CompressedImage) -> RgbImage:
         message.step,
         message.data,
     )
+
+
+def image_message(header: Header, image: RgbImage) -> Image:
+    """An rgb8 message of an image, uint8 [H, W, 3]."""
+    height, width = image.shape[:2]
+    message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
+    message.data = array("B", image.tobytes())
+    return message
 
 
 def image_subscription(config: InputConfig) -> tuple[type, str]:

@@ -7,13 +7,15 @@ import sys
 import time
 import traceback
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.clock import Clock, JumpThreshold, TimeJump
+from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
 from rclpy.event_handler import (
     QoSRequestedIncompatibleQoSInfo,
@@ -24,10 +26,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+from threadpoolctl import threadpool_limits
 
 from spike_perception.config import setting
 from spike_perception.errors import InputError
-from spike_perception.nodes.health import Health
+from spike_perception.nodes.fifo_worker import FifoWorker
+from spike_perception.nodes.health import Health, make_status
 from spike_perception.nodes.latest_worker import LatestWorker
 from spike_perception.nodes.parameters import ConfigParameters
 
@@ -39,16 +43,10 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @dataclass(frozen=True)
-class InputConfig:
+class TopicConfig:
     """The sensor topic of a node."""
 
     topic: str = setting("/camera/image_raw", "sensor topic", fixed=True)
-    transport: str = setting(
-        "raw",
-        "raw subscribes the topic, compressed subscribes <topic>/compressed",
-        choices=("raw", "compressed"),
-        fixed=True,
-    )
     reliability: str = setting(
         "best_effort",
         "best_effort hears every publisher; reliable hears only reliable ones",
@@ -60,6 +58,18 @@ class InputConfig:
     )
     stale_after_s: float = setting(
         2.0, "/diagnostics says stale after so long without input (s)", minimum=0.1, maximum=3600.0
+    )
+
+
+@dataclass(frozen=True)
+class InputConfig(TopicConfig):
+    """The image topic of a node."""
+
+    transport: str = setting(
+        "raw",
+        "raw subscribes the topic, compressed subscribes <topic>/compressed",
+        choices=("raw", "compressed"),
+        fixed=True,
     )
 
 
@@ -97,15 +107,20 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
         self.health = Health(stale_after_s=2.0)
         self._is_configured = False
         self._is_active = False
-        self._worker: LatestWorker[Arrival] | None = None
+        self._worker: LatestWorker[Arrival] | FifoWorker[Arrival] | None = None
         self._subscriptions_held: list[Subscription[Any]] = []
         self._logged: dict[str, float] = {}
+        self._refusals: Counter[str] = Counter()
+        self._refused: InputError | None = None
         self._config_parameters = ConfigParameters(
             self, config_type, lambda: self._is_configured, self._reconfigure
         )
         self.declare_parameter("autostart", False)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(1.0, self._publish_diagnostics)
+        # A simulated clock stops with its bag; what was dropped last is told all the same.
+        self.create_timer(
+            1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(
                 min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
@@ -131,6 +146,10 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
     def unload(self) -> None:
         """Release what :meth:`load` took; also called after a load that failed half way."""
 
+    def create_worker(self) -> LatestWorker[Arrival] | FifoWorker[Arrival]:
+        """The thread that works on messages: here always on the newest."""
+        return LatestWorker(self._answer, lambda: self.health.dropped("overload"))
+
     def interrupt(self) -> None:
         """Wake a :meth:`process` that waits for other input: none comes any more."""
 
@@ -140,7 +159,7 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
     def apply(self, config: ConfigT) -> None:
         """Take a changed configuration whose fixed leaves are as before."""
 
-    def input_config(self) -> InputConfig:
+    def input_config(self) -> TopicConfig:
         """The section of ``self.config`` that describes the sensor topic."""
         return self.config.image  # type: ignore[attr-defined,no-any-return]
 
@@ -158,24 +177,34 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
             self.load()
         except InputError as error:
             self.get_logger().error(f"cannot configure: {error}")
-            self.unload()
-            return TransitionCallbackReturn.FAILURE
-        except Exception:  # noqa: BLE001 - configure can be tried again whatever went wrong
+            return self._refuse(error)
+        except Exception as error:  # noqa: BLE001 - configure can be tried again whatever it was
             self.get_logger().error(f"cannot configure:\n{traceback.format_exc()}")
-            self.unload()
-            return TransitionCallbackReturn.FAILURE
+            return self._refuse(InputError("internal_error", repr(error)))
         self._is_configured = True
+        self._refused = None
         self._config_parameters.log(self.config)
         return super().on_configure(state)
 
+    def _refuse(self, error: InputError) -> TransitionCallbackReturn:
+        """Tell in /diagnostics why the node cannot be configured, by the reason."""
+        self._refused = error
+        self._refusals[error.reason] += 1
+        self.unload()
+        return TransitionCallbackReturn.FAILURE
+
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the worker and subscribe."""
-        result = super().on_activate(state)
+        """Start the worker and subscribe; FAILURE if that cannot be, as with a bad topic name."""
         self.forget()
-        self._worker = LatestWorker(self._answer, lambda: self.health.dropped("overload"))
-        self.listen()
+        self._worker = self.create_worker()
+        try:
+            self.listen()
+        except Exception:  # noqa: BLE001 - rclpy would not tell of it
+            self.get_logger().error(f"cannot activate:\n{traceback.format_exc()}")
+            self._stop()
+            return TransitionCallbackReturn.FAILURE
         self._is_active = True
-        return result
+        return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening, then let the frame at work finish."""
@@ -269,15 +298,23 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
         if worker is not None:
             worker.offer(Arrival(message, time.monotonic()))
 
-    def _answer(self, arrival: Arrival) -> None:
+    def attempt(self, work: Callable[[], None]) -> bool:
+        """Do a piece of work; True if it was done, else its refusal is counted."""
         try:
-            self.process(arrival.message, arrival.time_s)
+            work()
         except InputError as error:
             self.count_drop(error)
         except Exception as error:  # noqa: BLE001 - a node never dies of a message
+            if not self.context.ok():
+                return False  # told to stop while at work: nothing can be published any more
             self.get_logger().error(traceback.format_exc(), throttle_duration_sec=LOG_INTERVAL_S)
             self.count_drop(InputError("internal_error", repr(error)))
         else:
+            return True
+        return False
+
+    def _answer(self, arrival: Arrival) -> None:
+        if self.attempt(lambda: self.process(arrival.message, arrival.time_s)):
             self.health.answered((time.monotonic() - arrival.time_s) * 1e3)
 
     def count_drop(self, error: InputError) -> None:
@@ -298,7 +335,16 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
     def _publish_diagnostics(self) -> None:
         name = self.get_name()
         statuses = [self.health.status(f"{name}: input", self._is_active), *self.statuses()]
+        if self._refusals:
+            statuses.append(self._configuration_status())
         self._diagnostics.publish(DiagnosticArray(header=self._now_header(), status=statuses))
+
+    def _configuration_status(self) -> DiagnosticStatus:
+        level, message = DiagnosticStatus.OK, "configured"
+        if self._refused is not None:
+            level, message = DiagnosticStatus.ERROR, f"{self._refused.reason}: {self._refused}"
+        values = {f"refused {reason}": str(n) for reason, n in sorted(self._refusals.items())}
+        return make_status(f"{self.get_name()}: configuration", level, message, values)
 
     def _now_header(self) -> Any:
         from std_msgs.msg import Header
@@ -306,32 +352,48 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
         return Header(stamp=self.get_clock().now().to_msg())
 
 
-def spin(create: Callable[[], PerceptionNode[Any]]) -> int:
-    """Run one perception node until it is told to stop; returns the process's exit status.
+def spin(*creators: Callable[[], PerceptionNode[Any]]) -> int:
+    """Run perception nodes until they are told to stop; returns the process's exit status.
 
-    With the parameter ``autostart`` the node configures and activates itself.
+    A node with the parameter ``autostart`` configures and activates itself.
     """
+    # BLAS threads wait for their next product in a loop: at 30 Hz that costs a whole core.
+    threadpool_limits(1, user_api="blas")
     rclpy.init(args=sys.argv)
+    nodes: list[PerceptionNode[Any]] = []
+    executor = SingleThreadedExecutor()
+    status = 0
     try:
-        node = create()
+        for create in creators:
+            nodes.append(create())
+            executor.add_node(nodes[-1])
     except Exception as error:  # noqa: BLE001 - a bad override raises many types here
         print(f"cannot start: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
+        status = 2
     try:
-        if (
-            node.get_parameter("autostart").value
-            and node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        ):
-            node.trigger_activate()
-        executor.spin()
+        if not status:
+            for node in nodes:
+                _autostart(node)
+            executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():
+            raise
+        # Told to stop within a callback, which each part of rclpy reports by its own exception.
     finally:
-        node.close()
+        for node in nodes:
+            node.close()
         executor.shutdown()
-        node.destroy_node()
+        for node in nodes:
+            node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    return status
+
+
+def _autostart(node: PerceptionNode[Any]) -> None:
+    if (
+        node.get_parameter("autostart").value
+        and node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    ):
+        node.trigger_activate()

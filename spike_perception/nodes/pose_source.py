@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
 
@@ -181,32 +182,47 @@ def _between(before: Pose, after: Pose, share: float) -> Pose:
     return Pose(position, orientation, before.frame_id)  # type: ignore[arg-type]
 
 
-class TfPoses:
-    """Asks tf2_ros, which is part of every ROS install but not of the wheels."""
+class Transforms:
+    """Transforms of tf2_ros, which is part of every ROS install but not of the wheels."""
 
-    def __init__(self, node: Node, config: PoseConfig) -> None:
+    def __init__(self, node: Node, wanted: str) -> None:
+        """Listen to tf.
+
+        Args:
+            node: its executor delivers the transforms.
+            wanted: the setting that asks for tf, for the message where there is none.
+
+        Raises:
+            InputError: ``tf_missing``.
+        """
         try:
             tf2_ros = importlib.import_module("tf2_ros")
         except ImportError as error:
             raise InputError(
                 "tf_missing",
-                f"pose.source is tf, but tf2_ros cannot be imported ({error}); install it "
-                "(apt install ros-$ROS_DISTRO-tf2-ros-py) or set pose.source to odometry or none",
+                f"{wanted}, but tf2_ros cannot be imported ({error}); install it "
+                "(apt install ros-$ROS_DISTRO-tf2-ros-py) or change that setting",
             ) from error
-        self._config = config
         self._failure: type[Exception] = tf2_ros.TransformException
         # Given the node, it would offer a service that outlives it, and its own answer to a jump
         # of the node's clock fails in some releases; the node clears it itself.
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
 
-    def at(self, stamp: int) -> Pose | None:
-        """Pose of the robot frame in the fixed frame at ``stamp`` [ns]."""
+    def pose(self, moving: str, fixed: str, stamp: int, wait_s: float = 0.0) -> Pose | None:
+        """Pose of one frame in another at ``stamp`` [ns], or None if tf does not know it.
+
+        Args:
+            moving: frame whose pose is asked for.
+            fixed: frame that it is given in.
+            stamp: time [ns].
+            wait_s: how long to wait for tf to know it [s]; not in the executor's thread.
+        """
         if stamp <= 0:  # to tf 0 is the latest, and rclpy has no time before it
             return None
         try:
             transform = self._buffer.lookup_transform(
-                self._config.fixed_frame, self._config.robot_frame, Time(nanoseconds=stamp)
+                fixed, moving, Time(nanoseconds=stamp), Duration(nanoseconds=int(wait_s * 1e9))
             ).transform
         except self._failure:
             return None
@@ -214,19 +230,39 @@ class TfPoses:
         return Pose(
             (position.x, position.y, position.z),
             (rotation.x, rotation.y, rotation.z, rotation.w),
-            self._config.fixed_frame,
+            fixed,
         )
-
-    def configure(self, config: PoseConfig) -> None:
-        """Nothing to change: tf interpolates by itself."""
 
     def clear(self) -> None:
         """Forget every transform: tf2's own buffer does not on a backward jump."""
         self._buffer.clear()
 
+    def close(self) -> None:
+        """Unsubscribe: the node would hold the subscriptions for ever."""
+        self._listener.unregister()
+
+
+class TfPoses:
+    """Asks tf."""
+
+    def __init__(self, node: Node, config: PoseConfig) -> None:
+        self._config = config
+        self._transforms = Transforms(node, "pose.source is tf")
+
+    def at(self, stamp: int) -> Pose | None:
+        """Pose of the robot frame in the fixed frame at ``stamp`` [ns]."""
+        return self._transforms.pose(self._config.robot_frame, self._config.fixed_frame, stamp)
+
+    def configure(self, config: PoseConfig) -> None:
+        """Nothing to change: tf interpolates by itself."""
+
+    def clear(self) -> None:
+        """Forget every transform."""
+        self._transforms.clear()
+
     def interrupt(self) -> None:
         """Nobody waits."""
 
     def close(self) -> None:
-        """Unsubscribe: the node would hold the subscriptions for ever."""
-        self._listener.unregister()
+        """Stop listening."""
+        self._transforms.close()

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rclpy
 from rclpy.node import Node
@@ -17,8 +18,11 @@ from rclpy.signals import SignalHandlerOptions
 from spike_perception.bags.writer import BagWriter
 from spike_perception.cli import add_json, emit
 from spike_perception.errors import InputError
-from spike_perception.nodes.replay import message_class
+from spike_perception.nodes.message_types import message_class
 from spike_perception.share import share_folder
+
+if TYPE_CHECKING:
+    from rclpy.subscription import MessageInfo  # older releases do not have it
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +82,11 @@ class Recorder:
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
 
-    def _write_to(self, topic: str, message_type: str) -> Callable[[bytes], None]:
-        def write(data: bytes) -> None:
-            now = self._node.get_clock().now().nanoseconds
-            self._writer.serialized(topic, now, message_type, data)
+    def _write_to(self, topic: str, message_type: str) -> Callable[[bytes, MessageInfo], None]:
+        def write(data: bytes, info: MessageInfo) -> None:
+            # When the middleware got it: this process may be slow to be asked. 0: it does not tell.
+            received = info["received_timestamp"] or self._node.get_clock().now().nanoseconds
+            self._writer.serialized(topic, received, message_type, data)
 
         return write
 

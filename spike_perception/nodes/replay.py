@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Play a bag through rclpy, with /clock."""
+"""Play a bag or an AEDAT4 file through rclpy, with /clock."""
 
 from __future__ import annotations
 
 import argparse
 import struct
 import time
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,34 @@ import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
 
-from spike_perception.bags.raw import RawBag, RawMessage
+from spike_perception.bags.event_replay import Recording, open_recording
+from spike_perception.bags.events import PACKET_TYPES
+from spike_perception.bags.raw import RawMessage
 from spike_perception.cli import add_json, emit
 from spike_perception.errors import InputError
+from spike_perception.nodes.message_types import message_class
 from spike_perception.nodes.stamps import to_stamp
 
-SENSOR_TYPES = (
-    "event_camera_msgs/msg/EventPacket",
+# Of each message there is one answer.
+FRAME_TYPES = (
     "sensor_msgs/msg/CompressedImage",
     "sensor_msgs/msg/Image",
     "sensor_msgs/msg/PointCloud2",
-    "spike_perception_msgs/msg/EventPacket",
 )
+SENSOR_TYPES = (*FRAME_TYPES, *PACKET_TYPES)
+# Drivers' packets go out as our own type of the same fields where theirs is not installed.
+STAND_IN = dict.fromkeys(PACKET_TYPES, PACKET_TYPES[1])
 CLOCK_PERIOD_S = 0.01
 SETTLE_S = 0.5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("bag", type=Path, help="ROS 1 .bag, or ROS 2 bag (sqlite3 or MCAP)")
+    parser.add_argument("bag", type=Path, help="bag of ROS 1 or 2, or an .aedat4 file")
     parser.add_argument("--rate", type=float, default=1.0, help="times real time; 0: unpaced")
     parser.add_argument("--loop", action="store_true", help="play again and again")
     parser.add_argument("--topics", nargs="+", default=[], help="only these; without: all")
@@ -54,15 +59,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="S",
-        help="wait up to S seconds for a subscriber of a sensor topic before starting, and with "
-        "--lockstep for as many as there are TOPICs",
+        help="wait up to S seconds for a subscriber of a sensor topic before starting; with "
+        "--lockstep for one of every sensor topic played and for the nodes that answer",
     )
     parser.add_argument(
         "--lockstep",
         nargs="+",
         default=[],
         metavar="TOPIC",
-        help="after each sensor message, wait for the answer of the same stamp on every TOPIC",
+        help="after each image or cloud that a node publishing on TOPIC hears, wait for its answer "
+        "of the same stamp; event packets are never waited for, as windows are answered. A topic "
+        "on which several nodes answer is given once for each, so that --wait waits for all",
     )
     parser.add_argument(
         "--listeners",
@@ -75,15 +82,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--answer-timeout", type=float, default=5.0, metavar="S", help="give an answer up after S"
     )
     add_json(parser)
-
-
-def message_class(message_type: str) -> type | None:
-    """The Python class of ``package/msg/Name``, or None where it is not installed."""
-    package, _, name = message_type.split("/")
-    try:
-        return getattr(import_module(f"{package}.msg"), name, None)
-    except ImportError:
-        return None
 
 
 def header_stamp_ns(data: bytes) -> int:
@@ -105,12 +103,16 @@ def header_stamp_ns(data: bytes) -> int:
 class Answers:
     """Stamps of what arrives on an answer topic."""
 
-    def __init__(self, node: Node, topic: str, timeout_s: float, listeners: int) -> None:
+    def __init__(
+        self, node: Node, topic: str, timeout_s: float, listeners: int, answering: int = 1
+    ) -> None:
         self._node = node
         self.topic = topic
         self._timeout_s = timeout_s
         self._listeners = listeners
+        self._answering = answering
         self._subscribed = False
+        self._heard: set[str] = set()
         self._stamps: set[int] = set()
         self.unanswered = 0
 
@@ -123,15 +125,35 @@ class Answers:
                 )
                 self._subscribed = True
 
-    def ready(self) -> bool:
-        """Whether somebody publishes answers that we, and as many others as asked for, hear."""
+    def ready(self, sensors: Iterable[str]) -> bool:
+        """Whether all who answer hear a sensor, and we and as many others as asked for hear them.
+
+        Nodes make their publishers before they listen, so both are looked for.
+        """
         if not self._subscribed:
             self._subscribe()
+        asked = {node for sensor in sensors for node in self._asked(sensor)}
         return (
             self._subscribed
-            and self._node.count_publishers(self.topic) > 0
+            and len(asked) >= self._answering
             and self._node.count_subscribers(self.topic) > self._listeners
         )
+
+    def answers(self, sensor: str) -> bool:
+        """Whether a node that publishes here subscribes to the topic ``sensor``."""
+        if sensor not in self._heard and self._asked(sensor):
+            self._heard.add(sensor)
+        return sensor in self._heard
+
+    def _asked(self, sensor: str) -> set[tuple[str, str]]:
+        """Namespaces and names of the nodes that publish here and subscribe to ``sensor``."""
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        subscribers = self._node.get_subscriptions_info_by_topic(sensor)
+        ours, theirs = (
+            {(each.node_namespace, each.node_name) for each in ends}
+            for ends in (publishers, subscribers)
+        )
+        return ours & theirs
 
     def wait_for(self, stamp: int) -> None:
         """Spin until the answer of ``stamp`` [ns] has come, or the timeout has passed."""
@@ -148,7 +170,7 @@ class Answers:
 class Player:
     """Publishes a bag's messages at their times."""
 
-    def __init__(self, node: Node, bag: RawBag, arguments: argparse.Namespace) -> None:
+    def __init__(self, node: Node, bag: Recording, arguments: argparse.Namespace) -> None:
         self._node = node
         self._bag = bag
         self._rate: float = arguments.rate
@@ -157,22 +179,26 @@ class Player:
         self.skipped: dict[str, str] = {}
         renamed = _remappings(arguments.remap)
         for topic in list(self._sent):
-            kind = message_class(bag.topics[topic])
+            name = bag.topics[topic]
+            kind = message_class(name) or message_class(STAND_IN.get(name, name))
             if kind is None:
-                self.skipped[topic] = bag.topics[topic]
+                self.skipped[topic] = name
                 del self._sent[topic]
                 continue
             profile = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+            if name in PACKET_TYPES:  # none may push out one that is still on its way
+                profile.history = HistoryPolicy.KEEP_ALL
             if bag.latched(topic):
                 profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
             self._publishers[topic] = node.create_publisher(
                 kind, renamed.get(topic, topic), profile
             )
         self._sensors = [t for t in self._sent if bag.topics[t] in SENSOR_TYPES]
+        self._frames = {t for t in self._sensors if bag.topics[t] in FRAME_TYPES}
         self._clock = None if arguments.no_clock else node.create_publisher(Clock, "/clock", 10)
         self._answers = [
-            Answers(node, topic, arguments.answer_timeout, arguments.listeners)
-            for topic in arguments.lockstep
+            Answers(node, topic, arguments.answer_timeout, arguments.listeners, answering)
+            for topic, answering in Counter(arguments.lockstep).items()
         ]
 
     def _chosen(self, topics: list[str]) -> list[str]:
@@ -185,30 +211,32 @@ class Player:
         return topics or [topic for topic in self._bag.topics if topic != "/clock"]
 
     def wait(self, seconds: float) -> None:
-        """Wait until a sensor topic has a subscriber; in lockstep, one for each topic of answers.
-
-        Nodes make their publishers before they listen, so both are waited for.
+        """Wait until a sensor topic has a subscriber; in lockstep all have, and all answer.
 
         Raises:
-            InputError: ``no_answers`` if in lockstep nobody was there in time.
+            InputError: ``no_answers`` if in lockstep somebody was not there in time.
         """
-        listeners = max(1, len(self._answers))
+        sensors = [self._publishers[topic] for topic in self._sensors]
+        names = [each.topic_name for each in sensors]
 
         def ready() -> bool:
-            counts = [self._publishers[topic].get_subscription_count() for topic in self._sensors]
             # Every one is asked: each subscribes when its topic appears.
-            answered = [answers.ready() for answers in self._answers]
-            return max(counts, default=0) >= listeners and all(answered)
+            present = [answers.ready(names) for answers in self._answers]
+            heard = [each.get_subscription_count() > 0 for each in sensors]
+            return any(heard) and (not present or all(heard + present))
 
         if _spin_until(self._node, ready, seconds):
             # What this process has discovered, the others may take a moment longer to.
             _spin_until(self._node, lambda: False, SETTLE_S)
         elif seconds > 0 and self._answers:
             topics = ", ".join(answers.topic for answers in self._answers)
+            silent = [each.topic_name for each in sensors if not each.get_subscription_count()]
             raise InputError(
                 "no_answers",
-                f"after {seconds:g} s images are not yet heard, and answered on {topics}, by "
-                "everybody that is asked for; see what the nodes say, or give --wait more time",
+                f"after {seconds:g} s not everybody listens that shall answer on {topics}"
+                + (f"; nobody hears {', '.join(silent)}" if silent else "")
+                + "; see what the nodes say, leave topics out by --topics, or give --wait more "
+                "time",
             )
 
     def play(self) -> None:
@@ -222,12 +250,17 @@ class Player:
             elif self._clock is not None:
                 self._tick(message.time_ns)
             self._publish(message)
-            if self._answers and message.topic in self._sensors:
+            if self._answers and message.topic in self._frames:
                 before = time.monotonic()
-                for answers in self._answers:
+                for answers in self._askers(message.topic):
                     answers.wait_for(header_stamp_ns(message.data))
                 # Waiting for an answer stops the bag's time.
                 started += time.monotonic() - before
+
+    def _askers(self, topic: str) -> list[Answers]:
+        """The topics of answers whose nodes hear this sensor topic."""
+        name = self._publishers[topic].topic_name
+        return [each for each in self._answers if each.answers(name)]
 
     def result(self) -> dict[str, Any]:
         """What was played: messages by topic, types that are not installed, missing answers."""
@@ -297,7 +330,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Play the bag; returns 0 when it was played to its end."""
     if arguments.rate < 0:
         raise InputError("invalid_rate", f"--rate is {arguments.rate}; allowed is 0 or more")
-    with RawBag(arguments.bag) as bag:
+    with open_recording(arguments.bag) as bag:
         rclpy.init(args=[])
         node = None
         try:

@@ -7,6 +7,7 @@ import ast
 import importlib
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,29 @@ import yaml
 
 from spike_perception.config import flatten, from_flat, settings
 from spike_perception.nodes.command_parameters import NODES
+from spike_perception.nodes.perception_node import PerceptionNode
 
 LAUNCH_FILES = sorted((Path(__file__).resolve().parents[2] / "launch").glob("*.launch.py"))
 
 
 # Launch file -> the node that it starts; parameter file, RViz and Foxglove are named alike.
-STARTS = {"vpr": "place_recognizer", "camera": "camera_classifier"}
+STARTS = {
+    "vpr": "place_recognizer",
+    "camera": "camera_classifier",
+    "lidar": "lidar_classifier",
+    "dvs": "dvs_classifier",
+}
+
+
+# What starts several nodes; test_several_nodes.py looks into these.
+SEVERAL = {"perception", "gazebo"}
 
 
 def name_of(path: Path) -> str:
     return path.name.removesuffix(".launch.py")
+
+
+ONE_NODE = [each for each in LAUNCH_FILES if name_of(each) in STARTS]
 
 
 def config_of(node: str) -> type:
@@ -32,7 +46,7 @@ def config_of(node: str) -> type:
 
 
 def test_every_launch_file_is_known_here():
-    assert {name_of(each) for each in LAUNCH_FILES} == set(STARTS)
+    assert {name_of(each) for each in LAUNCH_FILES} == STARTS.keys() | SEVERAL
 
 
 def constant(path: Path, name: str) -> object:
@@ -43,10 +57,10 @@ def constant(path: Path, name: str) -> object:
     raise AssertionError(f"{path.name} has no {name}")
 
 
-@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", ONE_NODE, ids=lambda p: p.name)
 def test_every_argument_sets_a_parameter_that_exists(path):
     known = {each.path for each in settings(config_of(STARTS[name_of(path)]))}
-    assert set(constant(path, "PARAMETERS").values()) <= known
+    assert {parameter for parameter, _ in constant(path, "PARAMETERS").values()} <= known
 
 
 @pytest.mark.parametrize("name", STARTS)
@@ -56,7 +70,7 @@ def test_the_parameter_file_fits_the_node(name, repository):
     from_flat(config_of(STARTS[name]), given)
 
 
-@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", ONE_NODE, ids=lambda p: p.name)
 def test_executables_and_files_are_shipped(path, repository):
     text = path.read_text()
     executables = set(re.findall(r'executable="([^"]+)"', text))
@@ -64,8 +78,11 @@ def test_executables_and_files_are_shipped(path, repository):
         re.findall(r'"([\w-]+) = spike_perception', (repository / "setup.py").read_text())
     )
     assert executables and executables <= installed
-    for folder, name in re.findall(r'SHARE / "(\w+)" / "([^"]+)"', text):
-        assert (repository / folder / name).is_file(), name
+    files = re.findall(r'files="([^"]+)"', text)
+    assert files
+    for name in files:
+        for suffix in ("yaml", "rviz", "foxglove.json"):
+            assert (repository / "config" / f"{name}.{suffix}").is_file(), name
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
@@ -77,24 +94,36 @@ def test_it_loads_and_describes_itself_under_real_launch(path):
     spec.loader.exec_module(module)
     description = module.generate_launch_description()
     declared = {each.name for each in description.get_launch_arguments()}
-    assert set(module.PARAMETERS) <= declared
+    assert set(getattr(module, "ARGUMENTS", None) or module.PARAMETERS) <= declared
     context = launch.LaunchContext()
     for argument in description.get_launch_arguments():
         argument.visit(context)
-    nodes = module.start(context)
-    assert any(type(each).__name__ == "LifecycleNode" for each in nodes)
+    actions = [each for entity in description.entities for each in entity.execute(context) or ()]
+    assert any(type(each).__name__ == "LifecycleNode" for each in actions)
+
+
+def sources(module) -> str:
+    """Text of a node's module and of what it derives from."""
+    files = {
+        sys.modules[base.__module__].__file__
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, PerceptionNode)
+        for base in each.__mro__
+        if issubclass(base, PerceptionNode)
+    }
+    return "\n".join(Path(each).read_text() for each in sorted(files))
 
 
 @pytest.mark.parametrize("name", STARTS)
 def test_rviz_and_foxglove_show_topics_that_are_published(name, repository):
     node = STARTS[name]
-    source = Path(importlib.import_module(NODES[node][0]).__file__).read_text()
+    source = sources(importlib.import_module(NODES[node][0]))
     published = {
         topic.replace("~", f"/{node}") if topic.startswith("~") else f"/{topic}"
         for topic in re.findall(r'publisher\([\w, ]*?"(~?[\w/]+)"', source)
     }
     for suffix in ("rviz", "foxglove.json"):
         text = (repository / "config" / f"{name}.{suffix}").read_text()
-        shown = set(re.findall(r"/(?:place|object|camera)_\w+(?:/\w+)*", text))
+        shown = set(re.findall(r"/(?:place|object|camera|lidar|dvs)_\w+(?:/\w+)*", text))
         assert shown
         assert shown <= published, shown - published
