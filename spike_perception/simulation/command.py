@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drive a simulated robot through a world and write what it senses as a bag."""
+"""Drive a simulated robot through a world; write what it senses as a bag, or publish it."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
+from spike_perception.bags.message_writer import MessageWriter
+from spike_perception.bags.writer import BagWriter
 from spike_perception.cli import add_json, emit
 from spike_perception.config import from_flat, settings, to_flat
 from spike_perception.errors import InputError
-from spike_perception.simulation.drive import DriveConfig, drive
+from spike_perception.simulation.drive import DriveConfig, drive_into
 from spike_perception.simulation.route import load_route
 from spike_perception.simulation.sdf import load_world
 
@@ -26,7 +29,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drive", required=True, help="name of a shipped route (two_laps) or a JSON file"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the new bag")
+    output = parser.add_mutually_exclusive_group(required=True)
+    output.add_argument("-o", "--output", type=Path, help="folder of the new bag")
+    output.add_argument(
+        "--live", action="store_true", help="publish through ROS 2 instead, with /clock"
+    )
     for each in settings(DriveConfig):
         parser.add_argument(
             f"--{each.path}",
@@ -40,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Drive, write the bag, print what is in it."""
+    """Drive, write or publish, print what there was."""
     given = vars(arguments)
     config = from_flat(DriveConfig, {each.path: given[each.path] for each in settings(DriveConfig)})
     world_path = shipped(arguments.world, WORLDS, ".sdf")
@@ -53,10 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        driven = drive(world, route, arguments.output, config, progress)
+        with _writer(arguments, config) as writer:
+            driven = drive_into(writer, world, route, config, progress)
     seconds = time.monotonic() - started
+    bag = None if arguments.live else str(arguments.output)
     result = {
-        "bag": str(driven.bag),
+        "bag": bag,
         "world": world_path.name,
         "route": route_path.name,
         "laps": [asdict(lap) for lap in driven.laps],
@@ -64,10 +73,21 @@ def run(arguments: argparse.Namespace) -> int:
         "seconds": seconds,
         "config": to_flat(config),
     }
-    lines = [f"{driven.bag}: {len(driven.laps)} laps in {seconds:.1f} s"]
+    lines = [f"{bag or 'published'}: {len(driven.laps)} laps in {seconds:.1f} s"]
     lines += [f"  {topic:<24} {count:>6,}" for topic, count in sorted(driven.messages.items())]
     emit(arguments, result, "\n".join(lines))
     return 0
+
+
+def _writer(
+    arguments: argparse.Namespace, config: DriveConfig
+) -> AbstractContextManager[MessageWriter]:
+    if not arguments.live:
+        return BagWriter(arguments.output, config.storage)
+    # Nodes know nothing of the simulation; only here does it know of one.
+    from spike_perception.nodes.live import LivePublisher
+
+    return LivePublisher("simulation")
 
 
 def shipped(name: str, folder: Path, suffix: str) -> Path:

@@ -1,26 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drive a simulated robot along a route and write what it senses as a bag.
 
-Topics: the sensors' own (camera: ``/camera/image_raw``, ``/camera/camera_info``), ``/odom`` with
-drift, ``/tf`` (odom to base_link, the same drifting pose), ``/tf_static`` (base_link to every
-sensor), ``/ground_truth/odom`` (frame ``map``), which the tf tree does not contain, and
-``/ground_truth/objects``, what each picture truly shows (see ``sensors.ObjectTruth``).
+Topics: the sensors' own (camera: ``/camera/image_raw``, ``/camera/camera_info``; LiDAR:
+``/lidar/points``; event camera: ``/event_camera/events``), ``/odom`` with drift, ``/tf`` (odom to
+base_link, the same drifting pose), ``/tf_static`` (base_link to every sensor),
+``/ground_truth/odom`` (frame ``map``), which the tf tree does not contain, and what the sensors
+truly see: ``/ground_truth/objects`` (see ``sensors.ObjectTruth``) and
+``/ground_truth/lidar_objects`` (see ``lidar.Lidar``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spike_perception.bags.writer import NANOSECONDS, BagWriter
+from spike_perception.bags.message_writer import NANOSECONDS, MessageWriter
+from spike_perception.bags.writer import BagWriter
 from spike_perception.config import section, setting
 from spike_perception.errors import InputError
 from spike_perception.simulation.daylight import daylight
+from spike_perception.simulation.event_sensor import EventSensor, EventSensorConfig
+from spike_perception.simulation.lidar import Lidar, LidarConfig
 from spike_perception.simulation.pose import Pose
 from spike_perception.simulation.route import Route
 from spike_perception.simulation.scene import Scene
@@ -30,6 +36,7 @@ from spike_perception.simulation.sensors import Camera, ObjectTruth, Sensor
 BLEND = 4.0  # distance over which a lap's lateral offset sets in (m)
 SPEED_RIPPLE = 0.1  # relative change of speed along a lap
 RIPPLES = 5  # of speed in a lap
+SENSORS = ("camera", "lidar", "events")
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,12 @@ class DriveConfig:
     maximum_seconds: float = setting(
         0.0, "end after this much simulated time (s), 0 for the whole route", minimum=0.0
     )
+    sensors: str = setting(
+        "camera", f"what the robot senses with: some of {', '.join(SENSORS)}, by commas"
+    )
     camera: CameraConfig = section(CameraConfig)
+    lidar: LidarConfig = section(LidarConfig)
+    events: EventSensorConfig = section(EventSensorConfig)
     odometry: OdometryConfig = section(OdometryConfig)
 
 
@@ -89,6 +101,15 @@ class Trajectory:
     yaw: NDArray[np.float64]
     lap: NDArray[np.int64]
     distance: NDArray[np.float64]
+
+    def __getitem__(self, which: slice) -> Trajectory:
+        return Trajectory(
+            self.seconds[which],
+            self.position[which],
+            self.yaw[which],
+            self.lap[which],
+            self.distance[which],
+        )
 
     def pose(self, index: int) -> Pose:
         """The pose at one sample."""
@@ -121,9 +142,8 @@ class LapSummary:
 
 @dataclass(frozen=True)
 class Drive:
-    """A finished drive."""
+    """A finished drive: its laps, and the number of messages by topic."""
 
-    bag: Path
     laps: tuple[LapSummary, ...]
     messages: dict[str, int] = field(default_factory=dict)
 
@@ -201,83 +221,74 @@ def drive(
     config: DriveConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Drive:
-    """Drive and write the bag.
+    """Drive and write the bag ``output``; see :func:`drive_into`.
+
+    Raises:
+        InputError: as :func:`drive_into`; see also the module ``bags.writer``.
+    """
+    config = config or DriveConfig()
+    with BagWriter(output, config.storage) as bag:
+        return drive_into(bag, world, route, config, progress)
+
+
+def drive_into(
+    bag: MessageWriter,
+    world: World,
+    route: Route,
+    config: DriveConfig,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drive:
+    """Drive and write every message as it comes.
 
     Args:
+        bag: where the messages go.
         world: parsed SDF with a robot model.
         route: loop and laps.
-        output: folder of the new bag.
         config: everything else.
         progress: called with (samples done, samples in all).
 
     Returns:
-        The drive; with the same arguments on the same machine every message is the same.
+        The drive; with the same arguments on the same machine every message is the same, and none
+        depends on which other sensors there are.
 
     Raises:
-        InputError: see the modules ``scene``, ``route`` and ``bags.writer``; ``invalid_setting``
-            if a sensor's rate does not divide the odometry's.
+        InputError: see the modules ``scene`` and ``route``; ``unknown_sensor``;
+            ``invalid_setting`` if a rate does not divide the highest one.
     """
-    config = config or DriveConfig()
-    truth = plan(route, 1 / config.odometry.rate, config.laps)
-    if config.maximum_seconds:
-        kept = truth.seconds <= config.maximum_seconds
-        truth = Trajectory(
-            truth.seconds[kept],
-            truth.position[kept],
-            truth.yaw[kept],
-            truth.lap[kept],
-            truth.distance[kept],
-        )
-    seeds = np.random.SeedSequence(config.seed)
-    drift = np.random.default_rng(seeds.spawn(1)[0])
-    odometry = dead_reckoning(truth, config.odometry, drift)
     start = round(config.start_time * NANOSECONDS)
-    stamps = [start + round(t * NANOSECONDS) for t in truth.seconds.tolist()]
-    picture = (config.camera.width, config.camera.height)
-    camera: Camera | None = None
-    with BagWriter(output, config.storage) as bag:
-        try:
-            scene = _scene(world, route, 0, picture)
-            camera = Camera(
-                scene,
-                name=config.camera.name,
-                width=config.camera.width,
-                height=config.camera.height,
-                rate=config.camera.rate,
-                topic=config.camera.topic,
-                frame_id=config.camera.frame_id,
-            )
-            fitted: list[Sensor] = [camera, ObjectTruth(camera)]
-            sensors = [
-                (sensor, _every(sensor.rate, config.odometry.rate), np.random.default_rng(seed))
-                for sensor, seed in zip(fitted, seeds.spawn(len(fitted)), strict=True)
-            ]
-            for frame_id, mount in {each.frame_id: each.mount for each in fitted}.items():
-                bag.transform(
-                    start,
-                    "base_link",
-                    frame_id,
-                    mount.translation,
-                    mount.rotation,
-                    static=True,
-                )
-            motions = _Motions(truth, odometry, config.odometry)
-            lap = 0
-            for i, stamp in enumerate(stamps):
-                if truth.lap[i] != lap:
-                    lap = int(truth.lap[i])
-                    scene = _scene(world, route, lap, picture)
-                motions.write(bag, stamp, i)
-                due = [each for each in sensors if i % each[1] == 0]
-                if due:
-                    scene.place_robot(truth.pose(i))
-                for sensor, _, rng in due:
-                    sensor.write(bag, stamp, sensor.observe(scene, rng))
-                if progress:
-                    progress(i + 1, len(stamps))
-        finally:
-            if camera:
-                camera.close()
+    with ExitStack() as stack:
+        scene = _scene(world, route, 0, config)
+        sensors = _sensors(scene, config)
+        for fitted in sensors:
+            stack.callback(fitted.sensor.close)
+        rate = max(config.odometry.rate, *(each.sensor.rate for each in sensors))
+        every = [_every(each.sensor.rate, rate) for each in sensors]
+        odometry_every = _every(config.odometry.rate, rate)
+        truth = plan(route, 1 / rate, config.laps)
+        if config.maximum_seconds:
+            truth = truth[: int(np.searchsorted(truth.seconds, config.maximum_seconds, "right"))]
+        stamps = [start + round(t * NANOSECONDS) for t in truth.seconds.tolist()]
+        motions = _Motions(truth[::odometry_every], config.odometry, _stream(config.seed, 0))
+        mounts = {each.sensor.frame_id: each.sensor.mount for each in sensors}
+        bag.static_transforms(
+            start,
+            "base_link",
+            {frame_id: (each.translation, each.rotation) for frame_id, each in mounts.items()},
+        )
+        lap = 0
+        for i, stamp in enumerate(stamps):
+            if truth.lap[i] != lap:
+                lap = int(truth.lap[i])
+                scene = _scene(world, route, lap, config)
+            if i % odometry_every == 0:
+                motions.write(bag, stamp, i // odometry_every)
+            due = [each for each, k in zip(sensors, every, strict=True) if i % k == 0]
+            if due:
+                scene.place_robot(truth.pose(i), float(truth.seconds[i]))
+            for each in due:
+                each.sensor.write(bag, stamp, each.sensor.observe(scene, each.rng))
+            if progress:
+                progress(i + 1, len(stamps))
     length = float(route.centreline()[-1, 0])
     laps = []
     for lap in range(int(truth.lap.max()) + 1):
@@ -285,10 +296,44 @@ def drive(
         laps.append(
             LapSummary(route.laps[lap].daylight, stamps[inside[0]], stamps[inside[-1]], length)
         )
-    return Drive(output, tuple(laps), dict(bag.counts))
+    return Drive(tuple(laps), dict(bag.counts))
 
 
-def _scene(world: World, route: Route, lap: int, picture: tuple[int, int]) -> Scene:
+@dataclass(frozen=True)
+class _Fitted:
+    sensor: Sensor
+    rng: np.random.Generator
+
+
+def _sensors(scene: Scene, config: DriveConfig) -> list[_Fitted]:
+    """The sensors asked for, each with a stream of randomness of its own."""
+    names = [name.strip() for name in config.sensors.split(",")]
+    if unknown := [name for name in names if name not in SENSORS]:
+        raise InputError(
+            "unknown_sensor",
+            f"sensors are {config.sensors!r}; {unknown[0]!r} is none of {', '.join(SENSORS)}",
+        )
+    fitted = []
+    if "camera" in names:
+        camera = Camera(scene, **vars(config.camera))
+        fitted.append(_Fitted(camera, _stream(config.seed, 1)))
+        fitted.append(_Fitted(ObjectTruth(camera), _stream(config.seed, 2)))
+    if "lidar" in names:
+        fitted.append(_Fitted(Lidar(scene, config.lidar), _stream(config.seed, 3)))
+    if "events" in names:
+        rng = _stream(config.seed, 4)
+        fitted.append(_Fitted(EventSensor(scene, config.events, rng), rng))
+    return fitted
+
+
+def _stream(seed: int, number: int) -> np.random.Generator:
+    """One of the seed's independent streams of randomness."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
+
+
+def _scene(world: World, route: Route, lap: int, config: DriveConfig) -> Scene:
+    cameras = config.camera, config.events
+    picture = max(each.width for each in cameras), max(each.height for each in cameras)
     return Scene(world, daylight(route.laps[lap].daylight), size=picture)
 
 
@@ -297,8 +342,8 @@ def _every(rate: float, base_rate: float) -> int:
     if every < 1 or not math.isclose(every * rate, base_rate, rel_tol=1e-9):
         raise InputError(
             "invalid_setting",
-            f"a sensor's rate is {rate:g} Hz; allowed is odometry.rate ({base_rate:g} Hz) divided "
-            "by a whole number",
+            f"a rate is {rate:g} Hz; allowed is the highest one of the sensors and the odometry "
+            f"({base_rate:g} Hz) divided by a whole number",
         )
     return every
 
@@ -306,7 +351,8 @@ def _every(rate: float, base_rate: float) -> int:
 class _Motions:
     """Writes odometry, its transform and the ground truth of one moment after the other."""
 
-    def __init__(self, truth: Trajectory, odometry: Trajectory, config: OdometryConfig) -> None:
+    def __init__(self, truth: Trajectory, config: OdometryConfig, rng: np.random.Generator) -> None:
+        odometry = dead_reckoning(truth, config, rng)
         self.truth, self.odometry = truth, odometry
         self.twists = truth.twist(), odometry.twist()
         steps = np.linalg.norm(np.diff(odometry.position, axis=0), axis=1)
@@ -317,7 +363,7 @@ class _Motions:
             self.heading_variance * travelled**2 / 3
         )
 
-    def write(self, bag: BagWriter, stamp: int, index: int) -> None:
+    def write(self, bag: MessageWriter, stamp: int, index: int) -> None:
         believed = self.odometry.pose(index)
         bag.transform(stamp, "odom", "base_link", believed.translation, believed.rotation)
         at, about = float(self.position_variance[index]), float(self.heading_variance[index])

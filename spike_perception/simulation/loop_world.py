@@ -7,6 +7,7 @@ The route runs round the block counter-clockwise, on the rectangle x = ±12, y =
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from spike_perception.simulation.world_builder import (
     YELLOW,
     WorldBuilder,
 )
+
+LIDAR_STEPS = 512  # beams of a ring
 
 
 def build() -> str:
@@ -110,6 +113,9 @@ def _yard(b: WorldBuilder) -> None:
     b.tree(19.5, -8.0, 7.0, "leaves")
     b.tree(20.0, 8.5, 6.0, "autumn_leaves")
     b.tree(18.6, 1.0, 7.5, "leaves")
+    # A car drives round and round behind the end of the street.
+    b.car(20.5, -9.5, WEST, YELLOW)
+    b.moving(2.5, 2.5 / 3.5)
     b.bench(14.8, -1.4, WEST)
     b.table(14.9, 3.2, EAST, WOOD)
     b.person(14.6, -2.8, WEST, GREEN, BROWN)
@@ -184,6 +190,9 @@ def _car_park(b: WorldBuilder) -> None:
     b.street_lamp(-14.4, 1.4)
     b.street_lamp(-9.8, -4.9)
     b.person(-14.6, -4.4, EAST, ORANGE, DARK)
+    # A person walks in a circle beside the way.
+    b.person(-13.0, 0.0, NORTH, BLUE, BROWN)
+    b.moving(0.8, 0.8 / 0.6)
     b.tree(-21.5, 2.0, 6.5, "leaves")
     b.tree(-20.5, -13.0, 6.0, "autumn_leaves")
     b.tree(-14.6, 14.2, 5.0, "leaves")
@@ -196,14 +205,36 @@ def _robot(b: WorldBuilder) -> None:
     b.model("robot", -9, -7, static=False)
     b.box((0.25, 0.28, 0.32), (0.5, 0.4, 0.2), 0, 0, 0.22)
     b.cylinder(DARK, 0.03, 0.5, -0.05, 0, 0.55)
+    b.cylinder(DARK, 0.05, 0.08, -0.05, 0, 0.95)
     for dx in (-0.16, 0.16):
         for dy in (-0.23, 0.23):
             b.cylinder(DARK, 0.12, 0.06, dx, dy, 0.12, 1.570796)
+    for name, topic, height, rate, width in (
+        ("camera", "/camera/image_raw", 0.8, 10, 320),
+        # In Gazebo, the node event_simulator makes events of its images.
+        ("event_camera", "/event_camera/image_raw", 0.74, 60, 240),
+    ):
+        b.models[-1][3].append(
+            f'<sensor name="{name}" type="camera"><pose>0.2 0 {height:g} 0 0 0</pose>'
+            f"<update_rate>{rate}</update_rate><topic>{topic}</topic><camera>"
+            f"<optical_frame_id>{name}_optical_frame</optical_frame_id>"
+            f"<horizontal_fov>1.4</horizontal_fov><image><width>{width}</width>"
+            f"<height>{width * 3 // 4}</height></image>"
+            "<clip><near>0.05</near><far>120</far></clip></camera></sensor>"
+        )
+    # Gazebo publishes the points of /lidar on /lidar/points. Beams of a turn do not repeat its
+    # first; the lowest ring meets the ground 2.4 m away.
+    step = 2 * math.pi / LIDAR_STEPS
     b.models[-1][3].append(
-        '<sensor name="camera" type="camera"><pose>0.2 0 0.8 0 0 0</pose>'
-        "<update_rate>10</update_rate><topic>/camera/image_raw</topic><camera>"
-        "<horizontal_fov>1.4</horizontal_fov><image><width>320</width><height>240</height></image>"
-        "<clip><near>0.05</near><far>120</far></clip></camera></sensor>"
+        '<sensor name="lidar" type="gpu_lidar"><pose>-0.05 0 0.95 0 0 0</pose>'
+        "<update_rate>10</update_rate><topic>/lidar</topic><gz_frame_id>lidar</gz_frame_id><lidar>"
+        f"<scan><horizontal><samples>{LIDAR_STEPS}</samples><resolution>1</resolution>"
+        f"<min_angle>{-math.pi:.6f}</min_angle><max_angle>{math.pi - step:.6f}</max_angle>"
+        "</horizontal><vertical><samples>32</samples><resolution>1</resolution>"
+        "<min_angle>-0.38</min_angle><max_angle>0.22</max_angle></vertical></scan>"
+        "<range><min>0.3</min><max>50</max></range>"
+        "<noise><type>gaussian</type><mean>0</mean><stddev>0.01</stddev></noise>"
+        "</lidar></sensor>"
     )
 
 

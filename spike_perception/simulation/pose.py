@@ -43,6 +43,24 @@ class Pose:
         """Pose on the ground, facing ``yaw`` (rad)."""
         return Pose.from_euler(x, y, 0.0, 0.0, 0.0, yaw)
 
+    @staticmethod
+    def driven(forward: float, leftward: float, turning: float, seconds: float) -> Pose:
+        """Where a body stands after moving steadily on the ground, in the frame of its start.
+
+        Args:
+            forward: velocity along its own x (m/s).
+            leftward: velocity along its own y (m/s).
+            turning: about z (rad/s).
+            seconds: for how long.
+        """
+        angle = turning * seconds
+        # The exponential map of SE(2).
+        along = seconds * (math.sin(angle) / angle if angle else 1.0)
+        across = seconds * ((1 - math.cos(angle)) / angle if angle else 0.0)
+        return Pose.planar(
+            along * forward - across * leftward, across * forward + along * leftward, angle
+        )
+
     @property
     def matrix(self) -> NDArray[np.float64]:
         """Rotation matrix ``[3, 3]``, child to parent."""

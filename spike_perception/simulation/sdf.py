@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the subset of SDF (1.8-1.10) that the suite's worlds use; refuse the rest by name.
 
-Read are worlds of models (nested too), links with visuals (box, cylinder, sphere, plane) and
-camera sensors, materials with an albedo map, lights, and the scene's ambient and background
-colours. What does not change what a sensor sees (collisions, inertia, physics, plugins) is passed
-over. Joints are passed over too: every link stands at its initial pose.
+Read are worlds of models (nested too), links with visuals (box, cylinder, sphere, plane), camera
+and LiDAR sensors, materials with an albedo map, lights, the scene's ambient and background colours,
+and the steady motion that Gazebo's system ``VelocityControl`` gives a model. What does not change
+what a sensor sees (collisions, inertia, physics, other plugins) is passed over. Joints are passed
+over too: every link stands at its initial pose.
 """
 
 from __future__ import annotations
@@ -23,14 +24,21 @@ from spike_perception.simulation.pose import Pose
 Colour = tuple[float, float, float]
 
 MAXIMUM_BYTES = 8_000_000
+MAXIMUM_BEAMS = 1 << 20  # of a LiDAR
+_MOTION = "gz::sim::systems::VelocityControl"
 _PASSED_OVER = {
     "world": "plugin physics gravity magnetic_field atmosphere wind audio gui "
     "spherical_coordinates",
-    "model": "plugin joint static self_collide allow_auto_disable enable_wind",
+    "model": "joint static self_collide allow_auto_disable enable_wind",
     "link": "collision inertial gravity kinematic self_collide enable_wind "
     "velocity_decay must_be_base_link",
     "visual": "plugin cast_shadows laser_retro visibility_flags meta",
-    "sensor": "plugin always_on visualize topic enable_metrics update_rate",
+    "sensor": "plugin always_on visualize topic enable_metrics update_rate gz_frame_id",
+    "lidar": "visibility_mask",
+    "range": "resolution",
+    "noise": "mean",
+    "horizontal": "resolution",
+    "vertical": "resolution",
     "camera": "lens noise save visibility_mask optical_frame_id",
     "light": "visualize light_on intensity",
     "scene": "shadows grid origin_visual sky",
@@ -83,6 +91,33 @@ class CameraSensor:
 
 
 @dataclass(frozen=True)
+class LidarSensor:
+    """A LiDAR; pose in its link's frame, x forward and z up.
+
+    Attributes:
+        name: of the sensor.
+        pose: in its link's frame.
+        steps: beams of a ring.
+        azimuth: of a ring's first and last beam, from x towards y (rad).
+        rings: number of rings.
+        elevation: of the lowest and the highest ring (rad).
+        near: shortest range (m).
+        far: longest range (m).
+        noise: standard deviation of the range (m).
+    """
+
+    name: str
+    pose: Pose
+    steps: int
+    azimuth: tuple[float, float]
+    rings: int
+    elevation: tuple[float, float]
+    near: float
+    far: float
+    noise: float
+
+
+@dataclass(frozen=True)
 class Link:
     """A rigid part; pose in its model's frame."""
 
@@ -90,17 +125,33 @@ class Link:
     pose: Pose
     visuals: tuple[Visual, ...]
     cameras: tuple[CameraSensor, ...]
+    lidars: tuple[LidarSensor, ...] = ()
 
 
 @dataclass(frozen=True)
 class Model:
-    """An object; pose in the frame of the world or of the model that contains it."""
+    """An object; pose in the frame of the world or of the model that contains it.
+
+    Attributes:
+        name: unique among its siblings.
+        pose: where it stands at the start.
+        static: whether it stays there in any case.
+        links: its parts.
+        models: nested in it.
+        velocity: at which it moves steadily on the ground, in its own frame: forward, leftward
+            (m/s), turning (rad/s).
+    """
 
     name: str
     pose: Pose
     static: bool
     links: tuple[Link, ...]
     models: tuple[Model, ...]
+    velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def pose_at(self, seconds: float) -> Pose:
+        """Where it is after so much time."""
+        return self.pose if self.static else self.pose @ Pose.driven(*self.velocity, seconds)
 
     @property
     def label(self) -> str:
@@ -317,27 +368,50 @@ class _Reader:
         if element.get("placement_frame"):
             raise self.fail("unsupported_sdf", "placement_frame is not supported")
         links, models = [], []
-        for child in self.children(element, "pose link model"):
+        velocity = Model.velocity
+        for child in self.children(element, "pose link model plugin"):
             if child.tag == "link":
                 links.append(self.link(child))
             elif child.tag == "model":
                 models.append(self.model(child))
+            elif child.tag == "plugin" and child.get("name") == _MOTION:
+                velocity = self.velocity(child)
         return Model(
             self.name(element),
             self.pose(element),
             self.flag(element, "static", False),
             tuple(links),
             tuple(models),
+            velocity,
         )
 
+    def velocity(self, element: ET.Element) -> tuple[float, float, float]:
+        """Forward, leftward and turning velocity that ``VelocityControl`` starts with."""
+        linear, angular = (
+            (0.0, 0.0, 0.0) if child is None else self.numbers(child, 3)
+            for child in (element.find("initial_linear"), element.find("initial_angular"))
+        )
+        if linear[2] or angular[0] or angular[1]:
+            raise self.fail("unsupported_sdf", "models move on the ground and turn about z only")
+        return linear[0], linear[1], angular[2]
+
     def link(self, element: ET.Element) -> Link:
-        visuals, cameras = [], []
+        visuals, cameras, lidars = [], [], []
         for child in self.children(element, "pose visual sensor"):
             if child.tag == "visual":
                 visuals.append(self.visual(child))
-            elif child.tag == "sensor":
+            elif child.tag == "sensor" and child.get("type") == "camera":
                 cameras.append(self.camera(child))
-        return Link(self.name(element), self.pose(element), tuple(visuals), tuple(cameras))
+            elif child.tag == "sensor" and child.get("type") in ("gpu_lidar", "lidar"):
+                lidars.append(self.lidar(child))
+            elif child.tag == "sensor":
+                raise self.fail(
+                    "unsupported_sdf",
+                    f"sensor type {child.get('type')!r} is not supported; supported are camera, "
+                    "gpu_lidar and lidar",
+                )
+        name, pose = self.name(element), self.pose(element)
+        return Link(name, pose, tuple(visuals), tuple(cameras), tuple(lidars))
 
     def visual(self, element: ET.Element) -> Visual:
         shape, material = None, Material()
@@ -399,11 +473,6 @@ class _Reader:
         return path
 
     def camera(self, element: ET.Element) -> CameraSensor:
-        if element.get("type") != "camera":
-            raise self.fail(
-                "unsupported_sdf",
-                f"sensor type {element.get('type')!r} is not supported; supported is camera",
-            )
         fov, width, height, near, far = 1.047, 320, 240, 0.1, 100.0
         for child in self.children(element, "pose camera"):
             if child.tag == "camera":
@@ -418,6 +487,61 @@ class _Reader:
         if not fov < math.pi or near >= far:
             raise self.fail("invalid_sdf", f"field of view {fov} rad, clip {near} to {far} m")
         return CameraSensor(self.name(element), self.pose(element), fov, width, height, near, far)
+
+    def lidar(self, element: ET.Element) -> LidarSensor:
+        near, far, noise = 0.1, 50.0, 0.0
+        fans = {"horizontal": (640, -math.pi, math.pi), "vertical": (1, 0.0, 0.0)}
+        for lidar in self.children(element, "pose lidar ray"):
+            for child in () if lidar.tag == "pose" else self.children(lidar, "scan range noise"):
+                if child.tag == "scan":
+                    fans |= {fan.tag: self.fan(fan) for fan in self.children(child, " ".join(fans))}
+                elif child.tag == "range":
+                    near = self.number(child, "min", near, positive=True)
+                    far = self.number(child, "max", far, positive=True)
+                else:
+                    noise = self.noise(child)
+        steps, first, last = fans["horizontal"]
+        rings, low, high = fans["vertical"]
+        if steps * rings > MAXIMUM_BEAMS or near >= far or noise < 0:
+            raise self.fail(
+                "invalid_sdf",
+                f"{rings} rings of {steps} beams, range {near:g} to {far:g} m, noise {noise:g} m; "
+                f"allowed are at most {MAXIMUM_BEAMS} beams in all, a range that grows, and noise "
+                "from 0",
+            )
+        return LidarSensor(
+            self.name(element),
+            self.pose(element),
+            steps,
+            (first, last),
+            rings,
+            (low, high),
+            near,
+            far,
+            noise,
+        )
+
+    def fan(self, element: ET.Element) -> tuple[int, float, float]:
+        """Number of beams, angle of the first and of the last."""
+        for _ in self.children(element, "samples min_angle max_angle"):
+            pass
+        count = self.number(element, "samples", 1, positive=True)
+        low = self.number(element, "min_angle", 0.0, positive=False)
+        high = self.number(element, "max_angle", 0.0, positive=False)
+        if not 1 <= count <= MAXIMUM_BEAMS or low > high or max(-low, high) > math.pi + 1e-3:
+            raise self.fail(
+                "invalid_sdf",
+                f"{count:g} beams from {low:g} to {high:g} rad; allowed are 1 to {MAXIMUM_BEAMS} "
+                "beams at angles that grow, from -pi to pi",
+            )
+        return int(count), low, high
+
+    def noise(self, element: ET.Element) -> float:
+        """Standard deviation of Gaussian noise."""
+        for child in self.children(element, "type stddev"):
+            if child.tag == "type" and (child.text or "").strip() not in ("gaussian", "none"):
+                raise self.fail("unsupported_sdf", "noise is gaussian or none")
+        return self.number(element, "stddev", 0.0, positive=False)
 
     def light(self, element: ET.Element) -> Light:
         kind = element.get("type", "")

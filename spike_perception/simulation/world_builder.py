@@ -39,6 +39,7 @@ class WorldBuilder:
         self.name = name
         self.models: list[tuple[str, Place, bool, list[str]]] = []
         self.numbers: Counter[str] = Counter()
+        self.velocities: dict[str, tuple[float, float]] = {}
 
     def model(
         self, label: str, x: float, y: float, yaw: float = 0.0, *, static: bool = True
@@ -47,6 +48,13 @@ class WorldBuilder:
         self.numbers[label] += 1
         name = f"{label}_{self.numbers[label]}" if static else label
         self.models.append((name, (x, y, yaw), static, []))
+
+    def moving(self, forward: float, turning: float) -> None:
+        """Have the last model move steadily: forward (m/s) and turning (rad/s), in a circle.
+
+        Gazebo moves it by a system of its own; nothing that it touches moves it or is moved by it.
+        """
+        self.velocities[self.models[-1][0]] = forward, turning
 
     def material(self, look: str | Colour) -> str:
         """SDF of a surface that shows a texture, by its name, or has a colour."""
@@ -275,8 +283,20 @@ class WorldBuilder:
             "<specular>0.1 0.1 0.1 1</specular><direction>-0.18 0.5 -0.85</direction></light>",
         ]
         for name, (x, y, yaw), static, parts in self.models:
-            lines.append(f'<model name="{name}"><static>{str(static).lower()}</static>')
+            velocity = self.velocities.get(name)
+            fixed = str(static and not velocity).lower()
+            lines.append(f'<model name="{name}"><static>{fixed}</static>')
             lines.append(f"<pose>{x:g} {y:g} 0 0 0 {yaw:g}</pose>")
+            if velocity:
+                lines.append(
+                    '<plugin filename="gz-sim-velocity-control-system" '
+                    'name="gz::sim::systems::VelocityControl">'
+                    f"<initial_linear>{velocity[0]:g} 0 0</initial_linear>"
+                    f"<initial_angular>0 0 {velocity[1]:g}</initial_angular></plugin>"
+                )
+                parts = [each for each in parts if not each.startswith("<collision")]
             lines += ['<link name="base_link">' if not static else '<link name="link">', *parts]
-            lines.append("</link></model>")
+            lines.append(
+                "<gravity>false</gravity></link></model>" if velocity else "</link></model>"
+            )
         return "\n".join([*lines, "</world>", "</sdf>", ""])

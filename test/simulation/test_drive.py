@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
+from spike_perception.bags.events import EventBag
 from spike_perception.config import from_flat
 from spike_perception.errors import InputError
+from spike_perception.sensing.event_stream import EventStream
 from spike_perception.simulation import command
 from spike_perception.simulation.drive import (
     DriveConfig,
@@ -138,11 +140,76 @@ def test_odometry_without_errors_is_the_truth_in_its_own_frame(route):
     assert 0 < error.max() < 1.0
 
 
+def test_all_sensors_write_what_our_readers_read(tmp_path, world, route):
+    settings = SHORT | {"maximum_seconds": 1.0, "sensors": "camera,lidar, events"}
+    settings |= {"lidar.rate": 5.0, "lidar.rings": 8, "lidar.steps": 90}
+    settings |= {"events.rate": 20.0, "events.width": 64, "events.height": 48}
+    done = drive(world, route, tmp_path / "bag", from_flat(DriveConfig, settings))
+    assert done.messages["/odom"] == 11
+    assert done.messages["/lidar/points"] == done.messages["/ground_truth/lidar_objects"] == 6
+    messages = read(tmp_path / "bag")
+    assert [t for _, t, _ in messages] == sorted(t for _, t, _ in messages)
+    (static,) = [m for topic, _, m in messages if topic == "/tf_static"]
+    frames = {each.child_frame_id: each for each in static.transforms}
+    assert frames.keys() == {"camera_optical_frame", "lidar", "event_camera_optical_frame"}
+    assert frames["lidar"].transform.translation.z == pytest.approx(0.95)
+    assert frames["lidar"].transform.rotation.w == 1.0
+    stream = EventStream()
+    stamps = {t: m for topic, t, m in messages if topic == "/event_camera/events"}
+    with EventBag(tmp_path / "bag") as bag:
+        clouds = list(bag.points())
+        packets = list(bag.packets())
+    assert min(len(cloud.points.xyz) for cloud in clouds) > 200
+    assert len(packets) == len(stamps) >= 19
+    for (logged, _), packet in zip(stamps.items(), packets, strict=True):
+        decoded = stream.decode(packet.packet)
+        assert (decoded.events.t_ns[0], packet.frame_id) == (
+            packet.stamp_ns,
+            "event_camera_optical_frame",
+        )
+        assert logged - 50_000_000 < decoded.events.t_ns[0] <= decoded.events.t_ns[-1] <= logged
+    assert stream.counts["packets"] == len(packets)
+    assert not stream.counts["lost_packets"] + stream.counts["stepped_back"]
+    assert (stream.width, stream.height) == (64, 48)
+
+
+def test_no_sensor_changes_what_another_one_senses(tmp_path, world, route):
+    small = SHORT | {"maximum_seconds": 0.5, "lidar.rings": 4, "lidar.steps": 60}
+    bags = {}
+    for sensors in ("camera", "lidar", "camera,lidar"):
+        config = from_flat(DriveConfig, small | {"sensors": sensors})
+        drive(world, route, tmp_path / sensors, config)
+        bags[sensors] = raw(tmp_path / sensors)
+    for topic in ("/camera/image_raw", "/lidar/points", "/odom"):
+        alone = "lidar" if "lidar" in topic else "camera"
+        one, other = ([m for m in bags[k] if m[0] == topic] for k in (alone, "camera,lidar"))
+        assert one == other
+        assert one
+
+
+def test_the_odometry_drifts_the_same_at_any_rate_of_the_sensors(tmp_path, world, route):
+    for name, rate in (("a", 2.0), ("b", 40.0)):
+        settings = SHORT | {"maximum_seconds": 0.4, "camera.rate": rate}
+        drive(world, route, tmp_path / name, from_flat(DriveConfig, settings))
+    a, b = (
+        [
+            (t, m.pose.pose.position.x, m.pose.pose.position.y, m.pose.pose.orientation.z)
+            for topic, t, m in read(tmp_path / name)
+            if topic == "/odom"
+        ]
+        for name in "ab"
+    )
+    assert len(a) == 5
+    assert np.array(a) == pytest.approx(np.array(b), rel=1e-9, abs=1e-9)
+
+
 def test_refusals_leave_no_bag(tmp_path, world, route):
     with pytest.raises(InputError, match="whole number"):
         drive(world, route, tmp_path / "bag", from_flat(DriveConfig, {"camera.rate": 3.0}))
     with pytest.raises(InputError, match="no camera 'eye'"):
         drive(world, route, tmp_path / "bag", from_flat(DriveConfig, {"camera.name": "eye"}))
+    with pytest.raises(InputError, match="'radar' is none of camera, lidar, events"):
+        drive(world, route, tmp_path / "bag", from_flat(DriveConfig, {"sensors": "camera,radar"}))
     assert list(tmp_path.iterdir()) == []
 
 

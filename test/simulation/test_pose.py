@@ -21,6 +21,22 @@ def test_euler_angles_turn_about_fixed_axes():
     assert pose.matrix @ (0, 1, 0) == pytest.approx([0, 0, 1])
 
 
+@given(*[st.floats(-3, 3)] * 4)
+def test_driving_on_and_on_is_driving_once(forward, leftward, turning, seconds):
+    step = Pose.driven(forward, leftward, turning, seconds / 4)
+    once = Pose.driven(forward, leftward, turning, seconds)
+    steps = step @ step @ step @ step
+    assert np.allclose(steps.matrix, once.matrix)
+    assert np.allclose(steps.translation, once.translation)
+
+
+def test_driving_round_a_quarter_circle():
+    pose = Pose.driven(math.pi / 2, 0, math.pi / 2, 1.0)
+    assert pose.translation == pytest.approx((1, 1, 0))
+    assert pose.yaw == pytest.approx(math.pi / 2)
+    assert Pose.driven(2, 1, 0, 3).translation == pytest.approx((6, 3, 0))
+
+
 @given(numbers, numbers)
 def test_composition_is_the_product_of_homogeneous_matrices(a, b):
     first, second = Pose.from_euler(*a), Pose.from_euler(*b)

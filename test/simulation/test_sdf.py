@@ -126,3 +126,72 @@ def test_other_versions_and_missing_files_are_refused(tmp_path):
     with pytest.raises(InputError) as error:
         load_world(tmp_path / "none.sdf")
     assert error.value.reason == "world_missing"
+
+
+def robot(sensor: str) -> str:
+    return f'<model name="r"><link name="l">{sensor}</link></model>'
+
+
+def lidar(fans: str, more: str = "") -> str:
+    scan = f"<scan>{fans}</scan><range><min>0.5</min><max>20</max><resolution>0.01</resolution>"
+    return robot(
+        '<sensor name="s" type="gpu_lidar"><pose>0 0 1 0 0 0</pose><update_rate>10</update_rate>'
+        f"<topic>/s</topic><lidar>{scan}</range>{more}</lidar></sensor>"
+    )
+
+
+def test_lidars_are_read():
+    fans = (
+        "<horizontal><samples>100</samples><resolution>1</resolution><min_angle>-1</min_angle>"
+        "<max_angle>2</max_angle></horizontal><vertical><samples>4</samples>"
+        "<min_angle>-0.1</min_angle><max_angle>0.2</max_angle></vertical>"
+    )
+    noise = "<noise><type>gaussian</type><mean>0</mean><stddev>0.03</stddev></noise>"
+    (found,) = parse(lidar(fans, noise)).models[0].links[0].lidars
+    assert (found.steps, found.azimuth, found.rings, found.elevation) == (
+        100,
+        (-1, 2),
+        4,
+        (-0.1, 0.2),
+    )
+    assert (found.near, found.far, found.noise, found.pose.translation[2]) == (0.5, 20, 0.03, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (robot('<sensor name="s" type="imu"/>'), "'imu'"),
+        (lidar("<horizontal><samples>0</samples></horizontal>"), "samples"),
+        (lidar("<horizontal><samples>9000000</samples></horizontal>"), "9e"),
+        (lidar("<horizontal><min_angle>1</min_angle></horizontal>"), "angles"),
+        (lidar("<vertical><max_angle>4</max_angle></vertical>"), "angles"),
+        (lidar("<diagonal/>"), "<diagonal>"),
+        (lidar("", "<noise><type>custom</type></noise>"), "gaussian"),
+        (lidar("", "<noise><stddev>-1</stddev></noise>"), "noise"),
+    ],
+)
+def test_lidars_that_cannot_be_are_refused(body, named):
+    with pytest.raises(InputError, match=named):
+        parse(body)
+
+
+MOTION = (
+    '<model name="car_1">{}<pose>1 0 0 0 0 0</pose>'
+    '<plugin name="other" filename="x"><initial_linear>9 9 9</initial_linear></plugin>'
+    '<plugin name="gz::sim::systems::VelocityControl" filename="gz-sim-velocity-control-system">'
+    "<initial_linear>{} 0 {}</initial_linear><initial_angular>0 0 0.5</initial_angular></plugin>"
+    "</model>"
+)
+
+
+def test_a_model_moves_as_its_velocity_control_says():
+    (car,) = parse(MOTION.format("", 1, 0)).models
+    assert car.velocity == (1, 0, 0.5)
+    # After half a turn it stands across a circle of 2 m radius, and faces back.
+    half = car.pose_at(2 * math.pi)
+    assert half.translation == pytest.approx((1, 4, 0))
+    assert abs(half.yaw) == pytest.approx(math.pi)
+    (still,) = parse(MOTION.format("<static>true</static>", 1, 0)).models
+    assert still.pose_at(3.0) == still.pose
+    with pytest.raises(InputError, match="on the ground"):
+        parse(MOTION.format("", 1, 1))
