@@ -38,6 +38,10 @@ def _git(folder: Path, *words: str) -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
 def card(bundle: Bundle, document: Mapping[str, Any], energy: EnergyReport, config: str) -> str:
     """Markdown from what a run knows of itself.
 
@@ -83,6 +87,7 @@ def markdown(
     identity: str,
     reading: str,
     limits: Sequence[str],
+    sample: str = "image",
 ) -> str:
     """A card's frame, the same for every kind of model.
 
@@ -95,6 +100,7 @@ def markdown(
         identity: what its hash is called.
         reading: how to read the figures, a paragraph.
         limits: what it cannot do, a sentence each.
+        sample: what one input is called.
     """
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in document["metrics"].items())
     data = "\n".join(f"- {each}" for each in document["data"])
@@ -113,7 +119,7 @@ def markdown(
 
 {data}
 
-Images that could not be decoded and were left out: {skipped}.
+{sample.capitalize()}s that could not be decoded and were left out: {skipped}.
 
 ## Figures
 
@@ -131,9 +137,11 @@ All printed by
 
 ## Energy, estimated and not measured
 
-{energy.student_mj:.4f} mJ an image against {energy.ann_twin_mj:.4f} mJ of the same network without
+{energy.student_mj:.4f} mJ {_article(sample)} against {energy.ann_twin_mj:.4f} mJ of the same \
+network without
 spikes (ratio {energy.ratio_to_ann_twin:.4f}; by the strict count
-{energy.strict_ratio_to_ann_twin:.4f}), mean of {energy.samples} training images, mean firing rate
+{energy.strict_ratio_to_ann_twin:.4f}), mean of {energy.samples} training {sample}s, mean firing \
+rate
 {energy.mean_firing_rate:.4f}. {energy.to_json()["assumption"]}. A CPU or GPU saves nothing of the
 kind.
 

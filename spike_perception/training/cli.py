@@ -18,6 +18,22 @@ COMMANDS: Commands = {
         "spike_perception.training.places.command",
         "train a spiking student that describes places",
     ),
+    ("svl",): (
+        "spike_perception.training.svl.command",
+        "align a spiking point student with words and pictures",
+    ),
+    ("finetune",): (
+        "spike_perception.training.svl.finetune",
+        "train a student for points or events, with a head of its own",
+    ),
+    ("meshes",): (
+        "spike_perception.training.svl.meshes",
+        "sample shapes to train on from furniture catalogues, and abstract ones",
+    ),
+    ("svl-ablation",): (
+        "spike_perception.training.svl.ablation",
+        "compare the parts of SVL's losses, and time steps and levels",
+    ),
     ("fold",): (
         "spike_perception.training.fold",
         "fold words into vocabularies and word banks for a student",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,22 +49,22 @@ def recalibrate(student: Student, batches: Iterable[Tensor]) -> None:
 @torch.no_grad()
 def spike_counts(
     student: Student,
-    pixels: NDArray[np.uint8],
-    clean: Callable[[NDArray[np.uint8]], Tensor],
+    samples: NDArray[Any],
+    clean: Callable[[NDArray[Any]], Tensor],
     batch: int = 256,
 ) -> Float:
-    """F of images, float32 [N, C].
+    """F of images, clouds or sequences of windows, float32 [N, C].
 
     Args:
         student: in evaluation mode.
-        pixels: uint8 [N, h, w, 3] at the student's size.
-        clean: normalises a batch of them.
-        batch: images at once.
+        samples: uint8 [N, h, w, 3] at the student's size, or float32 [N, ..., P, 3 + F].
+        clean: makes a batch of them the student's input.
+        batch: samples at once.
     """
     device = next(student.parameters()).device
     parts = [
-        student(clean(pixels[start : start + batch]).to(device)).float().cpu().numpy()
-        for start in range(0, len(pixels), batch)
+        student(clean(samples[start : start + batch]).to(device)).float().cpu().numpy()
+        for start in range(0, len(samples), batch)
     ]
     return np.concatenate(parts)
 

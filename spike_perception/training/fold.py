@@ -35,7 +35,7 @@ Float = NDArray[np.float32]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("run", type=Path, help="folder of a finished spike-train distill")
+    parser.add_argument("run", type=Path, help="folder of a finished spike-train distill or svl")
     parser.add_argument("out", type=Path, help="folder for the files, named by their lists")
     parser.add_argument(
         "--teacher", required=True, help="the run's teacher: folder or open_clip model"
@@ -70,7 +70,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--calibrate",
         metavar="PATH",
         help="held-out images for temperature and the rule for unknown: one folder a class, or "
-        "unlabelled, in which case the teacher's own answer counts as the label",
+        "unlabelled, in which case the teacher's own answer counts as the label; for a student "
+        "of points, labelled shapes, z up",
     )
     parser.add_argument("--limit", type=int, default=2000, help="calibration images used at most")
     parser.add_argument(
@@ -118,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     written = []
     for kind, names in (("pack", arguments.pack), ("bank", arguments.bank)):
         for name in names:
-            scheme, templates = templates_of(name, arguments.templates)
+            scheme, templates = templates_of(name, arguments.templates, bundle.kind)
             folder_words = Folder(projection, teacher, templates, arguments.cache)
             folder_words = folder_words.centred() if arguments.centre_features else folder_words
             made: VocabularyPack | WordBank
@@ -169,11 +170,12 @@ def check_teacher(projection: Projection, identity: str, name: str) -> None:
         )
 
 
-def templates_of(name: str, asked: str) -> tuple[str, tuple[str, ...]]:
-    """Name and sentences of the templates for a list."""
+def templates_of(name: str, asked: str, kind: str = "image") -> tuple[str, tuple[str, ...]]:
+    """Name and sentences of the templates for a list; a point student learnt from its own."""
     from spike_perception.training.words.templates import FOR_LIST, load_templates
 
-    scheme = asked or FOR_LIST.get(name, "general")
+    usual = "shapes" if kind == "points" else FOR_LIST.get(name, "general")
+    scheme = asked or usual
     return scheme, load_templates(scheme)
 
 
@@ -328,10 +330,49 @@ def _held_out(
 ) -> HeldOut | None:
     if not arguments.calibrate:
         return None
+    if bundle.kind == "points":
+        return held_out_shapes(
+            arguments.calibrate, arguments.limit, bundle, projection, teacher, arguments.cache
+        )
     from spike_perception.training.data.images import open_images
 
     images = open_images(arguments.calibrate, limit=arguments.limit)
     return held_out(images, bundle, projection, teacher, arguments.cache)
+
+
+def held_out_shapes(
+    path: str, limit: int, bundle: Bundle, projection: Projection, teacher: Any, cache: Path
+) -> HeldOut:
+    """Spike counts of labelled shapes as robots compute them.
+
+    Args:
+        path: what ``open_point_set`` takes; ``FILE.npz/SPLIT`` for a part.
+        limit: shapes at most, evenly over the set.
+        bundle: the student.
+        projection: of the same run.
+        teacher: reads texts.
+        cache: folder for its embeddings.
+
+    Raises:
+        InputError: ``no_calibration_data`` for shapes without labels, and those of the reader.
+    """
+    import torch
+
+    from spike_perception.deploy.network import deployed_form, student_of
+    from spike_perception.training.evaluate import spike_counts
+    from spike_perception.training.svl.result import clean_input
+    from spike_perception.training.svl.shapes import open_shapes
+
+    rule = bundle.preprocessing
+    shapes = open_shapes(path, points=int(rule["points"]), limit=limit)
+    if not shapes.classes:
+        raise InputError("no_calibration_data", f"{path} has no labels; give labelled shapes")
+    with torch.no_grad():
+        network = deployed_form(student_of(bundle), str(rule.get("precision", "f32")))
+        counts = spike_counts(network, shapes.points, clean_input(rule))
+    words = tuple(normalised(each) for each in shapes.classes)
+    mean = projection.text_mean
+    return HeldOut(counts, words, shapes.labels, None, mean, teacher, cache)
 
 
 def held_out(

@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from spike_perception.bags.images import UNREADABLE, open_zip, read_entry, split_at_zip
+from spike_perception.bags.folder_files import UNREADABLE, open_zip, read_entry, split_at_zip
 from spike_perception.errors import InputError
 from spike_perception.identity import sha256_json
 

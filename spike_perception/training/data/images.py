@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from spike_perception.bags.images import IMAGE_SUFFIXES, MAX_FILE_BYTES, natural_key
+from spike_perception.bags.folder_files import MAX_FILE_BYTES, natural_key
+from spike_perception.bags.images import IMAGE_SUFFIXES
 from spike_perception.errors import InputError
 from spike_perception.sensing.image import RgbImage, decode_compressed
 from spike_perception.training.data.archive import Archive

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -20,11 +20,34 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from spike_perception.errors import InputError
-from spike_perception.training.data.images import ImageSet
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 64 << 20
 Rows = Mapping[str, NDArray[np.float32]]
+
+
+class Images(Protocol):
+    """What of an image set is needed here, such as an ``ImageSet``."""
+
+    skipped: dict[str, str]
+
+    @property
+    def path(self) -> Path:
+        """Where the set lies, or its name."""
+
+    @property
+    def id(self) -> str:
+        """Of its content."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the images."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One image, uint8 [H, W, 3] RGB; raises InputError after noting it in ``skipped``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +69,7 @@ class StoredArrays:
 
 def stored(
     folder: Path,
-    images: ImageSet,
+    images: Images,
     compute: Callable[[list[NDArray[np.uint8]]], Rows],
     *,
     shard: int = 256,
@@ -83,7 +106,7 @@ def stored(
 
 def _compute(
     folder: Path,
-    images: ImageSet,
+    images: Images,
     compute: Callable[[list[NDArray[np.uint8]]], Rows],
     shard: int,
     label: str,
@@ -142,7 +165,7 @@ def _compute(
     partial.rename(folder)
 
 
-def _decoded(images: ImageSet, index: int) -> NDArray[np.uint8] | None:
+def _decoded(images: Images, index: int) -> NDArray[np.uint8] | None:
     try:
         return images.image(index)
     except InputError:

@@ -53,12 +53,23 @@ DRIVING = (
     "a {name} in the rain",
     "a blurry photo of a {name}",
 )
+SHAPES = (
+    *GENERAL[:4],
+    "a 3D model of a {name}",
+    "a point cloud of a {name}",
+    "the shape of a {name}",
+    "a grey rendering of a {name}",
+    "a depth image of a {name}",
+    "a {name} seen from the side",
+    "a laser scan of a {name}",
+)
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": GENERAL[:2],
     "general": GENERAL,
     "low_resolution": LOW_RESOLUTION,
     "indoor": INDOOR,
     "driving": DRIVING,
+    "shapes": SHAPES,
 }
 #: Which templates a list of the package takes if none are named; else ``general``.
 FOR_LIST = {"indoor": "indoor", "driving": "driving"}

@@ -98,7 +98,7 @@ def bank() -> WordBank:
 
 
 def test_the_package_ships_its_lists():
-    assert set(word_lists()) == {"bank", "coco", "driving", "everyday", "indoor"}
+    assert set(word_lists()) == {"bank", "coco", "driving", "everyday", "indoor", "modelnet40"}
     assert load_words("coco").names == tuple(names_of(COCO))
     assert 60 <= len(load_words("indoor").names) <= 110
     assert 40 <= len(load_words("driving").names) <= 80
