@@ -1,4 +1,4 @@
-# make demo: a simulated robot recognises places over real DDS.   make test: every check CI runs.
+# make demo: a simulated robot recognises places and names what it senses, over real DDS.   make test: every check CI runs.
 # Both create .venv on first use. Python: make demo PYTHON=python3.12
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -36,7 +36,7 @@ endif
 .PHONY: help install training demo test check format clean
 
 help:
-	@echo "make demo    a simulated robot recognises places; writes out/demo/report.html"
+	@echo "make demo    a simulated robot recognises places and names what it senses: out/demo/report.html"
 	@echo "make test    linters, types, import rules and all tests"
 	@echo "make check   linters, types and import rules only"
 	@echo "make training  install what spike-train needs"

@@ -46,6 +46,14 @@ COMMANDS: Commands = {
         "spike_perception.simulation.object_views",
         "render labelled views of simulated objects, one folder a class",
     ),
+    ("evaluate", "bag"): (
+        "spike_perception.evaluation.bag",
+        "measure perception nodes on a replayed bag",
+    ),
+    ("simulate", "scans"): (
+        "spike_perception.simulation.object_scans",
+        "cast labelled LiDAR points of simulated objects, one folder a class",
+    ),
     ("evaluate", "places"): (
         "spike_perception.evaluation.places",
         "measure place recognition between two drives given as images",
@@ -53,6 +61,14 @@ COMMANDS: Commands = {
     ("evaluate", "images"): (
         "spike_perception.evaluation.images",
         "measure how a bundle names images of known classes, from words",
+    ),
+    ("evaluate", "points"): (
+        "spike_perception.evaluation.points",
+        "measure how a bundle names objects given as points, from words",
+    ),
+    ("evaluate", "events"): (
+        "spike_perception.evaluation.events",
+        "measure how a bundle names recordings of an event camera, from words",
     ),
     ("bench", "places"): (
         "spike_perception.evaluation.bench_places",
@@ -79,6 +95,10 @@ COMMANDS: Commands = {
         "write a bundle's binary form for neuromorphic tools (NIR)",
     ),
     ("model", "info"): ("spike_perception.deploy.command_info", "verify and show a model bundle"),
+    ("soak",): (
+        "spike_perception.evaluation.soak",
+        "run all nodes while faults are injected, and say what came of it",
+    ),
     ("demo",): ("spike_perception.evaluation.demo", "a simulated robot recognises places"),
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the README says is what the code does."""
+"""What README and docs say is what the code does."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from spike_perception.nodes.command_parameters import NODES, table
 
 @pytest.mark.parametrize("node", sorted(NODES))
 def test_the_parameter_table_is_the_one_that_the_command_prints(repository, node):
-    readme = (repository / "README.md").read_text()
-    shown = re.search(rf"<!-- parameters {node} -->\n(.*?)\n<!-- end -->", readme, re.DOTALL)
+    text = (repository / "docs" / "nodes.md").read_text()
+    shown = re.search(rf"<!-- parameters {node} -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
     assert shown is not None
     assert shown[1] == table(node)
 
@@ -27,12 +27,13 @@ def test_every_command_is_shown(repository):
 
 
 def test_every_launch_argument_is_named(repository):
-    readme = (repository / "README.md").read_text()
-    for file in sorted((repository / "launch").glob("*.launch.py")):
-        arguments = re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', file.read_text())
+    text = (repository / "docs" / "nodes.md").read_text()
+    shared = repository / "spike_perception" / "nodes" / "launching.py"
+    for file in (shared, *sorted((repository / "launch").glob("*.launch.py"))):
+        arguments = re.findall(r'^    "(\w+)": \("', file.read_text(), re.MULTILINE)
         assert arguments
         for argument in arguments:
-            assert f"`{argument}`" in readme, argument
+            assert f"`{argument}`" in text, argument
 
 
 @pytest.mark.parametrize("words", sorted(COMMANDS), ids=" ".join)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spike_perception.bags.reader import BagReader, StampedPose
-from spike_perception.errors import InputError
+from spike_perception.bags.reader import StampedPose
 from spike_perception.evaluation import metrics
+from spike_perception.evaluation.heard import read_messages
 from spike_perception.evaluation.metrics import Matches
 from spike_perception.places.types import Status
 
@@ -30,7 +30,9 @@ class Answers:
         place_id: int64 ``[Q]``, matched or new place, -1 for none.
         score: float64 ``[Q]``, score of the best candidate, NaN if nothing was searched.
         candidates: int64 ``[Q, K]``, ids of the best places, -1 where there is none.
+        candidate_scores: float32 ``[Q, K]``, their scores, ``-inf`` where there is none.
         latency_ms: float64 ``[Q]``, from the arrival of the image to the answer.
+        heard_ns: int64 ``[Q]``, when a recorder heard the answer, on the computer's clock.
     """
 
     stamp_ns: npt.NDArray[np.int64]
@@ -38,7 +40,9 @@ class Answers:
     place_id: npt.NDArray[np.int64]
     score: npt.NDArray[np.float64]
     candidates: npt.NDArray[np.int64]
+    candidate_scores: npt.NDArray[np.float32]
     latency_ms: npt.NDArray[np.float64]
+    heard_ns: npt.NDArray[np.int64]
 
 
 def read_answers(bag: Path, topic: str = "/place_match") -> Answers:
@@ -47,22 +51,23 @@ def read_answers(bag: Path, topic: str = "/place_match") -> Answers:
     Raises:
         InputError: ``no_answers`` if there are none.
     """
-    with BagReader(bag) as reader:
-        messages = [message for _, message in sorted(reader.messages(topic), key=lambda m: m[0])]
-        stamps = [m.header.stamp.sec * 1_000_000_000 + m.header.stamp.nanosec for m in messages]
-    if not messages:
-        raise InputError("no_answers", f"{bag} holds no message on {topic}")
+    heard, stamps, messages = zip(*read_messages(bag, topic), strict=True)
     width = max(1, *(len(m.candidates) for m in messages))
     candidates = np.full((len(messages), width), -1, np.int64)
-    for row, message in zip(candidates, messages, strict=True):
-        row[: len(message.candidates)] = [each.place_id for each in message.candidates]
+    scores = np.full(candidates.shape, -np.inf, np.float32)
+    for row, message in enumerate(messages):
+        count = len(message.candidates)
+        candidates[row, :count] = [each.place_id for each in message.candidates]
+        scores[row, :count] = [each.score for each in message.candidates]
     return Answers(
         np.array(stamps, np.int64),
         np.array([m.status for m in messages], np.int64),
         np.array([m.place_id for m in messages], np.int64),
         np.array([m.score for m in messages], np.float64),
         candidates,
+        scores,
         np.array([m.latency_ms for m in messages], np.float64),
+        np.array(heard, np.int64),
     )
 
 
@@ -105,7 +110,7 @@ def judge(
     """
     stored = answers.status == Status.NEW_PLACE
     place_ids, place_stamps = answers.place_id[stored], answers.stamp_ns[stored]
-    query, query_heading = _at(answers.stamp_ns, truth)
+    query, query_heading = poses_at(answers.stamp_ns, truth)
     place, place_heading = query[stored], query_heading[stored]
     distance = np.linalg.norm(query[:, None] - place[None], axis=2)
     turned = np.abs((query_heading[:, None] - place_heading[None] + np.pi) % (2 * np.pi) - np.pi)
@@ -118,26 +123,41 @@ def judge(
     )
     accepted = answers.status == Status.MATCHED
     right = accepted & matches.correct
-    matchable = matches.matchable
     figures = {
         **metrics.summary(matches, (1, 5)),
         "places": len(place_ids),
-        "accepted": int(accepted.sum()),
-        "accepted_right": int(right.sum()),
-        # Of the queries with a true place: accepted, and right.
-        "recall": float(right.sum() / matchable.sum()) if matchable.any() else None,
-        "precision": float(right.sum() / accepted.sum()) if accepted.any() else None,
+        **decision_figures(answers, matches, accepted),
         "within_m": within_m,
-        "statuses": {s.name.lower(): int((answers.status == s).sum()) for s in Status},
         **{f"latency_{k}": v for k, v in metrics.percentiles_ms(answers.latency_ms / 1e3).items()},
     }
     return Judged(figures, matches, accepted, right, query, place, place_stamps)
 
 
-def _at(
+def decision_figures(
+    answers: Answers, matches: Matches, accepted: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    """What the node itself accepted, of matches judged."""
+    right = accepted & matches.correct
+    matchable = int(matches.matchable.sum())
+    return {
+        "accepted": int(accepted.sum()),
+        "accepted_right": int(right.sum()),
+        # Of the queries with a true place: accepted, and right.
+        "recall": float(right.sum() / matchable) if matchable else None,
+        "precision": float(right.sum() / accepted.sum()) if accepted.any() else None,
+        "statuses": statuses(answers),
+    }
+
+
+def statuses(answers: Answers) -> dict[str, int]:
+    """Number of answers by status."""
+    return {each.name.lower(): int((answers.status == each).sum()) for each in Status}
+
+
+def poses_at(
     stamps: npt.NDArray[np.int64], truth: list[StampedPose]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """True positions ``[Q, 3]`` and headings ``[Q]`` [rad] at stamps, between neighbours linear."""
+    """Positions ``[Q, 3]`` and headings ``[Q]`` [rad] at stamps, between neighbours linear."""
     times = np.array([each.stamp_ns for each in truth], np.int64)
     start = times[0]
     seconds, wanted = (times - start) / 1e9, (stamps - start) / 1e9

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from spike_perception.bags.reader import BagReader
 from spike_perception.errors import InputError
 from spike_perception.evaluation import metrics
+from spike_perception.evaluation.heard import read_messages
 from spike_perception.simulation.classes import word_shares
 from spike_perception.simulation.sensors import ObjectTruth
 
@@ -26,7 +28,7 @@ Region = Literal["whole", "centre"]
 
 @dataclass(frozen=True)
 class ClassAnswers:
-    """What a node named N images, in order of their stamps.
+    """What a node named N images or objects, in order of their stamps.
 
     Attributes:
         stamp_ns: int64 ``[N]``, stamps of the images.
@@ -34,6 +36,9 @@ class ClassAnswers:
         unknown: bool ``[N]``, whether it was called unknown.
         score: float64 ``[N]``, probability of the first name, 0 without one.
         latency_ms: float64 ``[N]``, from the arrival of the image to the answer.
+        heard_ns: int64 ``[N]``, when a recorder heard the answer, on the computer's clock.
+        boxes: float64 ``[N, 7]``, centre x, y, z, size x, y, z (m) and yaw (rad) of the box
+            around each object, NaN without one.
     """
 
     stamp_ns: npt.NDArray[np.int64]
@@ -41,26 +46,42 @@ class ClassAnswers:
     unknown: npt.NDArray[np.bool_]
     score: npt.NDArray[np.float64]
     latency_ms: npt.NDArray[np.float64]
+    heard_ns: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 7)))
 
 
-def read_class_answers(bag: Path, topic: str = "/object_class") -> ClassAnswers:
-    """Read the answers that a bag holds.
+def read_class_answers(
+    bag: Path, topic: str = "/object_class", source: str = "camera"
+) -> ClassAnswers:
+    """Read the answers of one sensor's classifier that a bag holds.
 
     Raises:
         InputError: ``no_answers`` if there are none.
     """
-    with BagReader(bag) as reader:
-        found = sorted(reader.messages(topic), key=lambda each: each[0])
+    found = [each for each in read_messages(bag, topic) if each[2].source == source]
     if not found:
-        raise InputError("no_answers", f"{bag} holds no message on {topic}")
-    messages = [message for _, message in found]
+        raise InputError("no_answers", f"{bag} holds no {topic} of source {source}")
+    heard, stamps, messages = zip(*found, strict=True)
     return ClassAnswers(
-        np.array([stamp for stamp, _ in found], np.int64),
+        np.array(stamps, np.int64),
         tuple(tuple(each.name for each in m.hypotheses) for m in messages),
         np.array([m.unknown for m in messages], np.bool_),
         np.array([m.hypotheses[0].score if m.hypotheses else 0.0 for m in messages], np.float64),
         np.array([m.latency_ms for m in messages], np.float64),
+        np.array(heard, np.int64),
+        np.array([_box(m) for m in messages], np.float64),
     )
+
+
+def _box(message: Any) -> tuple[float, ...]:
+    if not message.has_box:
+        return (math.nan,) * 7
+    at, turn, size = (
+        message.box_center.position,
+        message.box_center.orientation,
+        message.box_size,
+    )
+    return at.x, at.y, at.z, size.x, size.y, size.z, 2 * math.atan2(turn.z, turn.w)
 
 
 def read_visible(drive: Path, region: Region) -> dict[int, dict[str, float]]:

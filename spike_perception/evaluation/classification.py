@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from spike_perception.evaluation.metrics import class_ranks
+from spike_perception.evaluation.metrics import class_ranks, top_k
 from spike_perception.zero_shot.head import Head
 
 _BLOCK = 4096  # features answered at once: bounds the memory of many classes
@@ -71,3 +72,24 @@ def judge(
         confidence.append(np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0])
         ranks.append(np.where(silent, len(leaves), rank))
     return Judged(labels, *(np.concatenate(each) for each in (answers, confidence, ranks)))
+
+
+def class_rows(names: Sequence[str], judged: Judged) -> dict[str, dict[str, Any]]:
+    """How the samples of each true class fare, by its name.
+
+    Args:
+        names: names of the classes.
+        judged: the answers.
+    """
+    found = {}
+    for label in np.unique(judged.labels):
+        mine = judged.labels == label
+        answers = judged.answers[mine & ~judged.correct & (judged.answers >= 0)]
+        instead = names[int(np.bincount(answers).argmax())] if len(answers) else None
+        found[names[int(label)]] = {
+            "images": int(mine.sum()),
+            "top_1": top_k(judged.ranks[mine], 1),
+            "top_5": top_k(judged.ranks[mine], 5),
+            "most_often_instead": instead,
+        }
+    return found

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's second node: a classifier that is told words and names what the camera sees."""
+"""The demo's camera classifier: it is told words, and names what the camera sees."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from spike_perception.bags.reader import BagReader
+from spike_perception.config import Value
+from spike_perception.deploy.bundle import Bundle
+from spike_perception.deploy.shipped import shipped_file
 from spike_perception.errors import InputError
 from spike_perception.evaluation import class_figures, metrics
 from spike_perception.evaluation.class_answers import (
@@ -23,10 +25,9 @@ from spike_perception.evaluation.class_answers import (
     read_class_answers,
     read_visible,
 )
-from spike_perception.evaluation.report import Frame, Palette, Report, Strip, Verdict, shown
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from spike_perception.evaluation.class_timeline import draw_names
+from spike_perception.evaluation.report import Frame, Report, Strip, Verdict, shown
+from spike_perception.zero_shot.bank import WordBank
 
 # Frames are judged where objects of one class fill this share of what the network sees.
 MINIMUM_SHARE = 0.2
@@ -52,12 +53,9 @@ class ClassifierFiles:
     missing: tuple[str, ...]
     region: Region
 
-    def parameters(self) -> dict[str, str]:
+    def parameters(self) -> dict[str, Value]:
         """Parameters of the node ``camera_classifier``."""
         return {
-            "autostart": "true",
-            "use_sim_time": "true",
-            "image.reliability": "reliable",
             "model.bundle": str(self.bundle),
             "vocabulary.bank": str(self.bank),
             "vocabulary.names": ",".join(self.words),
@@ -75,18 +73,26 @@ def find_classifier(bundle: str, bank: str, drive: Path) -> ClassifierFiles:
     Raises:
         InputError: a file is missing or refused, or no word of the world is in the bank.
     """
-    from spike_perception.deploy.bundle import Bundle
-    from spike_perception.deploy.shipped import shipped_file
-    from spike_perception.zero_shot.bank import WordBank
-
     bundle_file, bank_file = shipped_file(bundle).resolve(), shipped_file(bank).resolve()
     encoder = Bundle.load(bundle_file)
-    known = WordBank.load(bank_file, encoder_id=encoder.encoder_id)
     crops = encoder.preprocessing.get("resize") == "shorter_side_crop"
     region: Region = "centre" if crops else "whole"
     seen = sorted({word for each in read_visible(drive, region).values() for word in each})
+    words, missing = split_words(seen, bank_file, encoder.encoder_id)
+    return ClassifierFiles(bundle_file, bank_file, words, missing, region)
+
+
+def split_words(
+    wanted: Sequence[str], bank_file: Path, encoder_id: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those words that a bank has, and those that it does not have.
+
+    Raises:
+        InputError: the bank is missing or refused, or ``unknown_name`` if it has none of them.
+    """
+    known = WordBank.load(bank_file, encoder_id=encoder_id)
     words, missing = [], []
-    for word in seen:
+    for word in wanted:
         try:
             known.find(word)
         except InputError:
@@ -94,8 +100,8 @@ def find_classifier(bundle: str, bank: str, drive: Path) -> ClassifierFiles:
         else:
             words.append(word)
     if not words:
-        raise InputError("unknown_name", f"{bank_file} has none of the words {', '.join(seen)}")
-    return ClassifierFiles(bundle_file, bank_file, tuple(words), tuple(missing), region)
+        raise InputError("unknown_name", f"{bank_file} has none of the words {', '.join(wanted)}")
+    return tuple(words), tuple(missing)
 
 
 def judge_recorded(
@@ -146,7 +152,7 @@ def tell(
     """Add what the classifier did to the demo's report."""
     found = judged.figures
     report.headline(
-        "Top-1", found["class_top_1"], f"objects named, of {found['class_frames']:,} frames"
+        "Top-1", found["class_top_1"], f"camera, named, of {found['class_frames']:,} frames"
     )
     if not len(judged.at):
         return
@@ -155,7 +161,14 @@ def tell(
     report.figure(
         "Names over time",
         "names",
-        lambda figure, palette: draw_names(figure, palette, answers, judged),
+        lambda figure, palette: draw_names(
+            figure,
+            palette,
+            (answers.stamp_ns[judged.at] - answers.stamp_ns[0]) / 1e9,
+            judged.said,
+            judged.labels,
+            judged.words,
+        ),
         note=f"Of the {found['class_frames']:,} frames in which {rule}, as the simulator knows. A "
         "bar is the true word, a dot the one named.",
         size=(9.0, float(np.clip(1.6 + 0.24 * len(judged.words), 3.0, 8.0))),
@@ -188,27 +201,6 @@ def tell(
         note=f"Right frames, then wrong ones, spread over the drive. The words were given as text: "
         f"{', '.join(files.words)}.",
     )
-
-
-def draw_names(
-    figure: Figure, palette: Palette, answers: ClassAnswers, judged: JudgedClasses
-) -> None:
-    """True and named words over time: a row a word, bars for the truth, dots for the names."""
-    axes = figure.subplots()
-    said = judged.said[judged.said >= 0]
-    rows = np.unique(np.concatenate([judged.labels, said])).tolist()
-    row = {word: k for k, word in enumerate(rows)}
-    seconds = (answers.stamp_ns[judged.at] - answers.stamp_ns[0]) / 1e9
-    truth = np.array([row[k] for k in judged.labels.tolist()], np.float64)
-    axes.scatter(seconds, truth, marker="s", s=34, color=palette.muted, alpha=0.4, label="true")
-    for right, colour, name in ((True, palette.right, "right"), (False, palette.wrong, "wrong")):
-        chosen = np.flatnonzero((judged.right == right) & (judged.said >= 0))
-        named = [row[int(k)] for k in judged.said[chosen]]
-        label = f"named, {name} ({len(chosen):,})"
-        axes.scatter(seconds[chosen], named, s=9, color=colour, label=label)
-    axes.set_yticks(range(len(rows)), [judged.words[k] for k in rows], fontsize=8)
-    axes.set(xlabel="time (s)", ylim=(len(rows) - 0.4, -0.6))
-    figure.legend(loc="outside upper center", ncols=3, fontsize=9)
 
 
 def _confusion(judged: JudgedClasses) -> tuple[npt.NDArray[np.int64], list[str], list[str]]:

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +20,18 @@ from spike_perception.cli import add_json, emit
 from spike_perception.config import setting
 from spike_perception.errors import InputError
 from spike_perception.evaluation import figures, ground_truth, metrics
+from spike_perception.evaluation.bag_images import Pictures
 from spike_perception.evaluation.metrics import Matches, Truth
+from spike_perception.evaluation.node_parameters import assignment
 from spike_perception.evaluation.provenance import provenance
 from spike_perception.evaluation.report import Frame, Report, Strip, open_report, shown
 from spike_perception.places.config import DescriptorConfig, SequenceConfig
-from spike_perception.places.descriptors import Descriptor, create_descriptor, descriptor_names
+from spike_perception.places.descriptors import (
+    Descriptor,
+    DescriptorIdentity,
+    create_descriptor,
+    descriptor_names,
+)
 from spike_perception.places.index import PlaceIndex
 from spike_perception.places.sequence import match_sequences
 
@@ -156,22 +161,26 @@ def wrong_matches(matches: Matches, count: int, apart: int) -> list[int]:
 
 
 def _wrong_strips(
-    reference: ImageSequence, query: ImageSequence, scored: Scored, truth: Truth, matches: Matches
+    reference: Pictures,
+    query: Pictures,
+    scores: npt.NDArray[np.float32],
+    truth: Truth,
+    matches: Matches,
 ) -> Iterator[Strip]:
-    for k in wrong_matches(matches, count=12, apart=max(1, len(query) // 100)):
+    for k in wrong_matches(matches, count=12, apart=max(1, len(truth) // 100)):
         place = int(matches.place[k])
         frames = [
             Frame(query.image(k), f"query {query.names[k]}"),
             Frame(
                 reference.image(place),
-                f"match {reference.names[place]}, score {scored.final[k, place]:.3f}",
+                f"match {reference.names[place]}, score {scores[k, place]:.3f}",
                 "wrong",
             ),
         ]
         true = np.flatnonzero(truth[k])
         if len(true):
-            best = int(true[scored.final[k, true].argmax()])
-            label = f"true {reference.names[best]}, score {scored.final[k, best]:.3f}"
+            best = int(true[scores[k, true].argmax()])
+            label = f"true {reference.names[best]}, score {scores[k, best]:.3f}"
             frames.append(Frame(reference.image(best), label, "right"))
         where = (
             f"true place ranks {matches.rank[k] + 1}"
@@ -181,20 +190,31 @@ def _wrong_strips(
         yield Strip(f"query {k}, best match {place}; {where}", tuple(frames))
 
 
-def write_report(
+def tell(
     report: Report,
     result: dict[str, Any],
     found: PlacesResult,
-    scored: Scored,
+    scores: npt.NDArray[np.float32],
     truth: Truth,
-    reference: ImageSequence,
-    query: ImageSequence,
-) -> Path | None:
-    """Tell a report what was found; returns the path of its page, if it has one."""
+    reference: Pictures,
+    query: Pictures,
+) -> None:
+    """Tell a report what was found.
+
+    Args:
+        report: the report.
+        result: the whole result, as its JSON has it.
+        found: what was found.
+        scores: float32 ``[Q, P]``, the scores that decided, ``-inf`` where none is known.
+        truth: bool ``[Q, P]``.
+        reference: pictures of the places.
+        query: pictures of the queries.
+    """
     figures_ = found.figures
     length = result["config"]["sequence.length"]
     name = f"sequence of {length}" if length > 1 else "single frame"
-    runs = {name: found.final} | ({"single frame": found.single} if length > 1 else {})
+    both = found.single is not found.final
+    runs = {name: found.final} | ({"single frame": found.single} if both else {})
     curves = {label: metrics.precision_recall(matches) for label, matches in runs.items()}
 
     report.headline("Recall@1", figures_["recall_at_1"], "of all queries")
@@ -234,7 +254,7 @@ def write_report(
         "Similarity matrix",
         "similarity",
         lambda figure, palette: figures.draw_similarity(
-            figure, palette, scored.final, truth, found.final
+            figure, palette, scores, truth, found.final
         ),
         note="Left, the score of every query (row) against every reference place (column). Right, "
         "the best match of every query over the ground truth.",
@@ -243,7 +263,7 @@ def write_report(
     rows = [
         [label, *(figures_[key] if where is None else figures_[where][key] for where in columns)]
         for label, key in _TABLE
-        for columns in [(None, "single_frame") if length > 1 else (None,)]
+        for columns in [(None, "single_frame") if both else (None,)]
     ]
     report.table(
         "Figures",
@@ -256,9 +276,12 @@ def write_report(
     report.strips(
         "Most confident wrong matches",
         "wrong_matches",
-        _wrong_strips(reference, query, scored, truth, found.final),
+        _wrong_strips(reference, query, scores, truth, found.final),
         note="Query, best match (red) and the true place (green), highest score first.",
     )
+
+
+def _tell_configuration(report: Report, result: dict[str, Any]) -> None:
     report.table(
         "Configuration",
         ["setting", "value"],
@@ -272,7 +295,6 @@ def write_report(
         ],
         folded=True,
     )
-    return report.write(result)
 
 
 _TABLE = (
@@ -289,6 +311,18 @@ _TABLE = (
     ("Queries with a match", "queries_matchable"),
     ("Queries answered", "queries_answered"),
 )
+
+
+def descriptor_figures(descriptor: DescriptorIdentity) -> dict[str, Any]:
+    """What is told of a descriptor beside the figures that it reached."""
+    floats = descriptor.kind == "float"
+    return {
+        "descriptor": descriptor.name,
+        "descriptor_kind": descriptor.kind,
+        "descriptor_dimension": descriptor.dimension,
+        "descriptor_bytes": descriptor.dimension * 4 if floats else descriptor.dimension // 8,
+        "weights_id": descriptor.weights_id,
+    }
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -344,7 +378,7 @@ def run(args: argparse.Namespace) -> int:
             "descriptor.name": args.descriptor,
             "sequence.length": args.sequence,
             "tolerance": args.tolerance,
-            **dict(_assignment(each) for each in args.set),
+            **dict(assignment(each) for each in args.set),
         },
     )
     descriptor = create_descriptor(config.descriptor.name)
@@ -363,13 +397,7 @@ def run(args: argparse.Namespace) -> int:
         found = evaluate_places(scored, truth)
         result = {
             **found.figures,
-            "descriptor": descriptor.name,
-            "descriptor_kind": descriptor.kind,
-            "descriptor_dimension": descriptor.dimension,
-            "descriptor_bytes": descriptor.dimension * 4
-            if descriptor.kind == "float"
-            else descriptor.dimension // 8,
-            "weights_id": descriptor.weights_id,
+            **descriptor_figures(descriptor),
             "sequence": config.sequence.length,
             "tolerance": config.tolerance,
             "ground_truth": args.ground_truth or f"frame k is frame k ± {config.tolerance}",
@@ -378,12 +406,15 @@ def run(args: argparse.Namespace) -> int:
             "config": configuration.to_flat(config),
             **provenance(),
         }
-        page = write_report(report, result, found, scored, truth, reference, query)
-    emit(args, result, _text(result) + (f"\nreport: {page}" if page else ""))
+        tell(report, result, found, scored.final, truth, reference, query)
+        _tell_configuration(report, result)
+        page = report.write(result)
+    emit(args, result, text(result) + (f"\nreport: {page}" if page else ""))
     return 0
 
 
-def _text(result: dict[str, Any]) -> str:
+def text(result: dict[str, Any]) -> str:
+    """The result in a few lines."""
     recalls = "  ".join(f"R@{k} {shown(result[f'recall_at_{k}'])}" for k in (1, 5, 10, 20))
     matchable = "  ".join(
         f"R@{k} {shown(result[f'recall_at_{k}_matchable'])}" for k in (1, 5, 10, 20)
@@ -403,16 +434,6 @@ def _text(result: dict[str, Any]) -> str:
             f"{result['descriptor_bytes']:,} bytes a descriptor",
         )
     )
-
-
-def _assignment(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError("invalid_setting", f"--set takes NAME=VALUE, not {text!r}")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 def _progress(images: ImageSequence, name: str) -> Iterator[npt.NDArray[np.uint8]]:

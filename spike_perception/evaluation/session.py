@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 # First discovery port of a domain and ports per domain, by the RTPS specification (9.6.1.1).
 PORT_BASE = 7400
 PORTS_PER_DOMAIN = 250
-STOP_TIMEOUT_S = 10.0
+# An engine that is let go on a busy computer takes its time [s].
+STOP_TIMEOUT_S = 30.0
+POLL_S = 0.05
 
 
 def free_domain() -> int:
@@ -78,19 +82,53 @@ class RosSession:
                 env=self.environment,
             )
 
-    def run(self, name: str, module: str, arguments: Sequence[str]) -> None:
-        """Start a process with this one's output and wait for its end.
+    def start_node(self, name: str, module: str, parameters: Mapping[str, object]) -> None:
+        """Start a node of which this module makes one; ``LOGS/NAME.yaml`` keeps its parameters."""
+        file = self._logs / f"{name}.yaml"  # JSON is a part of YAML
+        file.write_text(json.dumps({"/**": {"ros__parameters": dict(parameters)}}, indent=2))
+        self.start(name, module, ["--ros-args", "--params-file", str(file)])
+
+    def run(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start a process and wait for its end; its errors and progress are shown with our own.
+
+        Args:
+            name: what it is called.
+            module: as for :meth:`start`.
+            arguments: as for :meth:`start`.
+            check: called while it runs; if it raises, the process is stopped.
 
         Raises:
             InputError: ``process_failed`` if it ended with another status than 0, or if one of
                 the processes beside it has died.
         """
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments], env=self.environment, check=False
-        )
+        with (self._logs / f"{name}.log").open("wb") as log:
+            process = self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments], stdout=log, env=self.environment
+            )
+        while process.poll() is None:
+            time.sleep(POLL_S)
+            if process.poll() is None:
+                self.require_alive()
+                check()
+        del self._processes[name]
         self.require_alive()
-        if done.returncode:
-            raise InputError("process_failed", f"{name} ended with status {done.returncode}")
+        check()
+        if process.returncode:
+            raise InputError("process_failed", f"{name} ended with status {process.returncode}")
+
+    def log(self, name: str) -> str:
+        """What a process has written so far."""
+        return (self._logs / f"{name}.log").read_text(errors="replace")
+
+    def status(self, name: str) -> int | None:
+        """Exit status of a process, None while it runs."""
+        return self._processes[name].poll()
 
     def pid(self, name: str) -> int:
         """Process id."""
@@ -104,7 +142,7 @@ class RosSession:
         """
         for name, process in self._processes.items():
             if process.poll() is not None:
-                log = (self._logs / f"{name}.log").read_text(errors="replace").splitlines()
+                log = self.log(name).splitlines()
                 raise InputError(
                     "process_failed",
                     f"{name} ended with status {process.returncode}:\n" + "\n".join(log[-20:]),

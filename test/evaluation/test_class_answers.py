@@ -26,6 +26,7 @@ def answers(*names: tuple[str, ...], unknown: tuple[bool, ...] = ()) -> ClassAns
         np.array(unknown or [False] * count),
         np.full(count, 0.5),
         np.full(count, 4.0),
+        np.arange(count, dtype=np.int64),
     )
 
 

@@ -45,6 +45,7 @@ def answers():
         np.zeros(count, np.bool_),
         np.full(count, 0.75),
         np.full(count, 3.0),
+        np.arange(count, dtype=np.int64),
     )
 
 

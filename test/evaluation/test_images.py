@@ -13,9 +13,10 @@ import pytest
 
 from spike_perception.deploy.bundle import Bundle
 from spike_perception.errors import InputError
-from spike_perception.evaluation import images
-from spike_perception.evaluation.images import ImagesEvaluationConfig, choose_splits
-from spike_perception.evaluation.images_report import confusion_with_others
+from spike_perception.evaluation import images, naming, naming_command
+from spike_perception.evaluation.naming import choose_splits
+from spike_perception.evaluation.naming_report import confusion_with_others
+from spike_perception.evaluation.naming_task import NamingConfig
 from spike_perception.zero_shot.bank import WordBank
 from spike_perception.zero_shot.head import Head
 from spike_perception.zero_shot.pack import VocabularyPack
@@ -207,7 +208,7 @@ def test_other_words_and_silence_share_a_column() -> None:
     features[1] = 0
     truth = np.array([2, 0])  # the data's folders are classes 2 and 0
     labels = np.array([0, 0, 2, 2])
-    found = images.evaluate_images(Head(pack), features, labels)
+    found = naming.evaluate_features(Head(pack), features, labels)
     matrix, rows, columns = confusion_with_others(found, pack, truth)
     assert (rows, columns) == (["c", "a"], ["c", "a", "another word"])
     assert matrix.tolist() == [[1, 0, 1], [0, 1, 1]]
@@ -215,7 +216,7 @@ def test_other_words_and_silence_share_a_column() -> None:
     assert found.figures["top_1"] == 0.5
     assert found.figures["per_class"]["c"]["most_often_instead"] == "d"
     few, _, columns = confusion_with_others(
-        images.evaluate_images(Head(pack), features[[0, 2]], labels[[0, 2]]), pack, truth
+        naming.evaluate_features(Head(pack), features[[0, 2]], labels[[0, 2]]), pack, truth
     )
     assert columns == ["c", "a"]
     assert few.tolist() == [[1, 0], [0, 1]]
@@ -238,13 +239,13 @@ def test_what_is_held_out() -> None:
     classes = np.arange(9)  # the last one has no images
 
     def splits(hold_out: str) -> tuple[tuple[int, ...], ...]:
-        return choose_splits(pack, classes, ImagesEvaluationConfig(hold_out=hold_out))
+        return choose_splits(pack, classes, NamingConfig(hold_out=hold_out))
 
     assert [len(each) for each in splits("")] == [2] * 5
     assert [len(each) for each in splits("8")] == [8] * 5
     assert splits("0") == ()
     assert splits("word_3, WORD 1") == ((1, 3),)
-    assert choose_splits(pack, classes[:1], ImagesEvaluationConfig()) == ()
+    assert choose_splits(pack, classes[:1], NamingConfig()) == ()
     for wrong in ("9", "word 9", "word 99", ",".join(names[:9])):
         with pytest.raises(InputError):
             splits(wrong)
@@ -261,7 +262,7 @@ def test_refusals(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         with pytest.raises(InputError):
             call(world, world.data, *wrong)
-    monkeypatch.setattr(images, "share_folder", lambda: tmp_path)
+    monkeypatch.setattr(naming_command, "share_folder", lambda: tmp_path)
     with pytest.raises(InputError, match="--word-bank BANK or --vocabulary PACK"):
         call(world, world.data)
     (tmp_path / "models").mkdir()

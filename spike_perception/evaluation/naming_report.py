@@ -1,36 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of ``evaluate images``."""
+"""The report of ``evaluate images``, ``points`` and ``events``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from spike_perception.bags.labelled_images import LabelledImages
 from spike_perception.evaluation import class_figures, metrics
 from spike_perception.evaluation.classification import Judged
 from spike_perception.evaluation.report import FIGURE_SIZE, Frame, Report, Strip, shown
+from spike_perception.sensing.image import RgbImage
 from spike_perception.zero_shot.pack import VocabularyPack
 
 if TYPE_CHECKING:
-    from spike_perception.evaluation.images import ImagesResult
+    from spike_perception.evaluation.naming import NamingResult
 
 _WRONG = 24
 _ABREAST = 4
 _SMALL = 8  # classes whose confusion can be read beside other figures
 
 
+@dataclass(frozen=True)
+class Told:
+    """The samples that were judged, for people.
+
+    Attributes:
+        noun: what a sample is called.
+        plural: what samples are called.
+        seconds: float64 ``[N]``, time of each.
+        names: of the samples.
+        picture: of the k-th sample, uint8 ``[H, W, 3]``.
+    """
+
+    noun: str
+    plural: str
+    seconds: npt.NDArray[np.float64]
+    names: Sequence[str]
+    picture: Callable[[int], RgbImage]
+
+
 def write_report(
     report: Report,
     result: dict[str, Any],
-    found: ImagesResult,
-    seconds: npt.NDArray[np.float64],
-    images: LabelledImages,
-    at: npt.NDArray[np.int64],
+    found: NamingResult,
+    told: Told,
     pack: VocabularyPack,
     truth: npt.NDArray[np.int64],
 ) -> Path | None:
@@ -40,13 +58,11 @@ def write_report(
         report: the report.
         result: the whole result, as its JSON has it.
         found: what was found.
-        seconds: float64 ``[N]``, time of each image.
-        images: the data.
-        at: int64 ``[N]``, position of each evaluated image in the data.
+        told: the samples.
         pack: the vocabulary.
         truth: class of the vocabulary of each folder.
     """
-    _headlines(report, result)
+    _headlines(report, result, told.noun)
     report.figure(
         "Reliability",
         "reliability",
@@ -62,15 +78,15 @@ def write_report(
             lambda figure, palette: class_figures.draw_rejection(
                 figure, palette, found.separations, found.method
             ),
-            note=f"In each of {len(held)} splits, images of {len(held[0])} classes without a word "
-            "are the unknown. Thin lines are single splits.",
+            note=f"In each of {len(held)} splits, {told.plural} of {len(held[0])} classes without "
+            "a word are the unknown. Thin lines are single splits.",
         )
     report.figure(
         "Latency",
         "latency",
-        lambda figure, palette: class_figures.draw_latency(figure, palette, seconds),
-        note="From the decoded image to the decision, one image at a time: preprocessing, network, "
-        "head. The slowest hundredth is not drawn.",
+        lambda figure, palette: class_figures.draw_latency(figure, palette, told.seconds),
+        note=f"From the {told.noun} as read to the decision, one at a time: preprocessing, "
+        "network, head. The slowest hundredth is not drawn.",
     )
     if result["few_shot"]:
         report.figure(
@@ -79,7 +95,7 @@ def write_report(
             lambda figure, palette: class_figures.draw_few_shot(
                 figure, palette, result["few_shot"]
             ),
-            note="Within a seed, every number of examples is judged on the same images. The band "
+            note="Within a seed, every number of examples is judged on the same data. The band "
             "is one standard deviation over seeds.",
         )
     rows = result["per_class"]
@@ -89,7 +105,7 @@ def write_report(
         lambda figure, palette: class_figures.draw_class_bars(
             figure, palette, list(rows), [each["top_1"] for each in rows.values()]
         ),
-        note="Share of each class's images whose most probable word is right.",
+        note="Share of each class whose most probable word is right.",
         size=(5.2, float(np.clip(1.2 + 0.2 * len(rows), 3.0, 9.0))),
     )
     matrix, true, said = confusion_with_others(found, pack, truth)
@@ -97,20 +113,20 @@ def write_report(
         "Confusion",
         "confusion",
         lambda figure, palette: class_figures.draw_confusion(figure, palette, matrix, true, said),
-        note="Share of each true class's images (row) by the most probable word (column), in "
+        note="Share of each true class (row) by the most probable word (column), in "
         "percent where there is room.",
         size=FIGURE_SIZE if len(true) <= _SMALL else (9.0, 7.5),
     )
-    _tables(report, result)
+    _tables(report, result, told.plural)
     report.strips(
         "Most confident wrong answers",
         "wrong_answers",
-        _wrong_strips(found, images, at, pack),
+        _wrong_strips(found, told, pack),
         note="Most probable word with its probability, then the true one; highest first.",
     )
     report.table(
         "Most confident wrong answers",
-        ["image", "said", "probability", "is"],
+        [told.noun, "said", "probability", "is"],
         [list(each.values()) for each in result["wrong_answers"]],
         folded=True,
     )
@@ -131,14 +147,14 @@ def write_report(
     return report.write(result)
 
 
-def _headlines(report: Report, result: dict[str, Any]) -> None:
+def _headlines(report: Report, result: dict[str, Any], noun: str) -> None:
     words = len(result["classes"]) + result["distractors"]
     report.headline("Top-1", result["top_1"], f"of {words:,} words")
     report.headline("Top-5", result["top_5"], f"of {words:,} words")
     report.headline("Calibration error", result["expected_calibration_error"], "expected")
     report.headline("AUROC, unknown", result["auroc_unknown"], result["rejection"]["method"])
     report.headline(
-        "Time of an image",
+        f"Time per {noun}",
         f"{result['ms_per_image']:.2f} ms",
         f"p95 {result['latency_p95_ms']:.2f} ms, {result['engine']} {result['precision']}",
     )
@@ -147,11 +163,11 @@ def _headlines(report: Report, result: dict[str, Any]) -> None:
         report.headline(
             "Energy, estimated",
             f"{shown(used['student_mj'])} mJ",
-            f"{100 * used['ratio_to_ann_twin']:.1f} % of the ANN twin",
+            f"a {used['of']}, {100 * used['ratio_to_ann_twin']:.1f} % of the ANN twin",
         )
 
 
-def _tables(report: Report, result: dict[str, Any]) -> None:
+def _tables(report: Report, result: dict[str, Any], plural: str) -> None:
     methods = result["rejection"]["methods"]
     if methods:
         keys = ("auroc", "auroc_std", "fpr95", "fpr95_std")
@@ -163,18 +179,18 @@ def _tables(report: Report, result: dict[str, Any]) -> None:
                 + [each[key] for key in keys]
                 for name, each in methods.items()
             ],
-            note="FPR95: share of unknown images taken for known where 95 % of the known pass.",
+            note="FPR95: share of the unknown taken for known where 95 % of the known pass.",
         )
     if result["few_shot"]:
         columns = ("shots", "top_1", "top_1_std", "top_5", "examples_alone_top_1", "images")
         report.table(
             "Examples",
-            ["examples", "top-1", "std", "top-5", "examples alone", "images judged"],
+            ["examples", "top-1", "std", "top-5", "examples alone", f"{plural} judged"],
             [[row[key] for key in columns] for row in result["few_shot"]],
         )
     report.table(
         "Classes",
-        ["class", "images", "top-1", "top-5", "most often said instead"],
+        ["class", plural, "top-1", "top-5", "most often said instead"],
         [
             [name, each["images"], each["top_1"], each["top_5"], each["most_often_instead"]]
             for name, each in result["per_class"].items()
@@ -183,17 +199,17 @@ def _tables(report: Report, result: dict[str, Any]) -> None:
     )
     if result["skipped"]:
         report.table(
-            f"Skipped images ({len(result['skipped'])})",
-            ["image", "reason"],
+            f"Skipped {plural} ({len(result['skipped'])})",
+            ["name", "reason"],
             list(result["skipped"].items())[:100],
             folded=True,
         )
 
 
 def confusion_with_others(
-    found: ImagesResult, pack: VocabularyPack, truth: npt.NDArray[np.int64]
+    found: NamingResult, pack: VocabularyPack, truth: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], list[str], list[str]]:
-    """Images by true class and answer, words without images and silence put together.
+    """Samples by true class and answer, words without samples and silence put together.
 
     Returns:
         int64 ``[F, F]`` or ``[F, F + 1]``, names of its rows and of its columns.
@@ -216,18 +232,13 @@ def most_confident_wrong(judged: Judged, count: int = _WRONG) -> npt.NDArray[np.
     return wrong[np.argsort(-judged.confidence[wrong], kind="stable")][:count]
 
 
-def _wrong_strips(
-    found: ImagesResult,
-    images: LabelledImages,
-    at: npt.NDArray[np.int64],
-    pack: VocabularyPack,
-) -> Iterator[Strip]:
+def _wrong_strips(found: NamingResult, told: Told, pack: VocabularyPack) -> Iterator[Strip]:
     judged = found.judged
     worst = most_confident_wrong(judged)
     for start in range(0, len(worst), _ABREAST):
         frames = tuple(
             Frame(
-                images.image(int(at[k])),
+                told.picture(int(k)),
                 f"{pack.names[judged.answers[k]]} {judged.confidence[k]:.2f}, "
                 f"is {pack.names[judged.labels[k]]}",
                 "wrong",

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Soak test: all nodes under full sensor rates while one fault after the other is injected."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from spike_perception.cli import add_json, emit
+from spike_perception.errors import InputError
+from spike_perception.evaluation.launchable import LAUNCHES, PLACES, Launchable
+from spike_perception.evaluation.node_parameters import require_used, resolve
+from spike_perception.evaluation.provenance import provenance
+from spike_perception.evaluation.report import Report, open_report, shown
+from spike_perception.evaluation.session import RosSession
+from spike_perception.evaluation.usage import UsageSampler
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from spike_perception.evaluation.report import Palette
+
+COMMAND = "spike_perception.cli"
+PLAYER = "spike_perception.nodes.fault_player"
+NODES = {each.node: each for each in LAUNCHES["perception"]}
+# The drive that is played round and round: what a robot's sensors give at their full rates.
+DRIVE = {
+    "sensors": "camera,lidar,events",
+    "maximum_seconds": "5",
+    "odometry.rate": "60",
+    "events.rate": "60",
+    "camera.rate": "30",
+    "camera.width": "640",
+    "camera.height": "480",
+}
+POLL_S = 0.2
+# Memory is compared between these parts of the time with faults: networks have been loaded and
+# every buffer has been filled once in the first, whatever leaks has had its time in the second.
+BASE = (0.3, 0.5)
+END = (0.8, 1.0)
+
+Memory = Mapping[str, NDArray[np.float64]]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="how long, at least: every fault is injected once at any rate",
+    )
+    parser.add_argument("--nodes", nargs="+", choices=sorted(NODES), default=sorted(NODES))
+    parser.add_argument(
+        "--bag", type=Path, help="bag of the sensors to play; without: a simulated drive"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="[NODE/]NAME=VALUE",
+        help="parameters of the nodes, or parameter files",
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/soak"), help="folder for everything")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Soak and report; returns 1 if a node died or a fault went unanswered."""
+    out: Path = arguments.out
+    if not 0 <= arguments.minutes < math.inf:
+        raise InputError("invalid_option", f"--minutes {arguments.minutes:g}: 0 or more")
+    nodes = [NODES[name] for name in dict.fromkeys(arguments.nodes)]
+    require_used(arguments.set, nodes)
+    out.mkdir(parents=True, exist_ok=True)
+    for path in out.glob("map.db*"):
+        path.unlink()
+    with RosSession(out / "logs") as session:
+        bag = arguments.bag or _simulated(session, out)
+        played, died, usage = _soak(session, nodes, bag, arguments)
+    memory = {each.node: usage.memory(each.node) for each in nodes}
+    result = {**_figures(played, memory, died), "minutes": arguments.minutes, **provenance()}
+    report = open_report(
+        out,
+        "Soak test: faults on every sensor",
+        f"{len(nodes)} nodes as processes of their own, {arguments.minutes:g} minutes.",
+    )
+    _tell(report, result, memory, played["warm_s"])
+    page = report.write(result)
+    lines = [
+        f"faults injected / answered: {result['injected']} / {result['answered']}",
+        *(f"not answered: {each}" for each in result["unanswered"]),
+        f"nodes that died: {', '.join(died) or 'none'}",
+        *(
+            f"{name}: {figures['answers']} answers, memory {shown(figures['memory_mb'])} MB, "
+            f"growth {shown(figures['memory_growth_percent'])} %"
+            for name, figures in result["nodes"].items()
+        ),
+        f"report: {page}",
+    ]
+    emit(arguments, result, "\n".join(lines))
+    return 1 if died or result["unanswered"] else 0
+
+
+def _simulated(session: RosSession, out: Path) -> Path:
+    """A drive of the simulated robot; one that an earlier soak made in that folder serves again."""
+    bag, unfinished = out / "drive", out / "drive_unfinished"
+    if not bag.exists():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        settings = [word for name, value in DRIVE.items() for word in (f"--{name}", value)]
+        session.run(
+            "simulate",
+            COMMAND,
+            ["simulate", "loop", "--drive", "two_laps", "-o", str(unfinished), *settings],
+        )
+        unfinished.rename(bag)
+    return bag
+
+
+def _soak(
+    session: RosSession, nodes: Sequence[Launchable], bag: Path, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, int], UsageSampler]:
+    """Run the nodes and the player of faults.
+
+    Returns:
+        What the player saw, exit statuses of nodes that died, and what the nodes took.
+
+    Raises:
+        InputError: ``process_failed`` if the player failed.
+    """
+    out: Path = arguments.out
+    for each in nodes:
+        places = {"map.path": str(out / "map.db"), "map.mode": "both"}
+        values = resolve(each, arguments.set, places if each is PLACES else {})
+        session.start_node(each.node, each.module, {**values, "autostart": True})
+    seen = out / "player.json"
+    seconds = ["--seconds", f"{60 * arguments.minutes:g}"]
+    names = [each.node for each in nodes]
+    died: dict[str, int] = {}
+    with UsageSampler({name: session.pid(name) for name in names}) as usage:
+        session.start(
+            "player", PLAYER, [str(bag), *seconds, "--nodes", *names, "--json", str(seen)]
+        )
+        started = time.monotonic()
+        # Faults that are still due go on after the time asked for.
+        with tqdm(total=round(60 * arguments.minutes), desc="soak", unit="s", disable=None) as bar:
+            while (status := session.status("player")) is None:
+                died |= {n: s for n in names if (s := session.status(n)) is not None}
+                time.sleep(POLL_S)
+                bar.update(int(time.monotonic() - started) - bar.n)
+    if status:
+        last = session.log("player").splitlines()[-5:]
+        raise InputError("process_failed", "the player of faults failed:\n" + "\n".join(last))
+    died |= {n: s for n in names if (s := session.stop(n)) != 0 and n not in died}
+    return json.loads(seen.read_text()), died, usage
+
+
+def _figures(played: dict[str, Any], memory: Memory, died: dict[str, int]) -> dict[str, Any]:
+    """The result from what the player saw and what the nodes took."""
+    faults = played["faults"]
+    kinds: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in faults:
+        row = kinds.setdefault(
+            (each["fault"], each["node"]),
+            {"times": 0, "messages": 0, "answered": 0, "answered_by": []},
+        )
+        row["times"] += 1
+        row["messages"] += each["messages"]
+        if each["answered_by"]:
+            row["answered"] += 1
+            if each["answered_by"] not in row["answered_by"]:
+                row["answered_by"].append(each["answered_by"])
+    return {
+        "injected": len(faults),
+        "answered": sum(bool(each["answered_by"]) for each in faults),
+        "unanswered": sorted(
+            {f"{each['fault']} of {each['node']}" for each in faults if not each["answered_by"]}
+        ),
+        "died": died,
+        "faults": [{"fault": f, "node": n, **row} for (f, n), row in sorted(kinds.items())],
+        "sent": played["sent"],
+        "nodes": {
+            name: {
+                "answers": played["answers"].get(name, 0),
+                "counters": played["counters"].get(name, {}),
+                **growth(seen, played["warm_s"]),
+            }
+            for name, seen in memory.items()
+        },
+    }
+
+
+def growth(seen: NDArray[np.float64], warm_s: float) -> dict[str, float | None]:
+    """How a process's memory grew while faults were injected.
+
+    Args:
+        seen: ``[N, 2]``, times (s since 1970) and memory (1e6 bytes).
+        warm_s: when faults began (s since 1970).
+
+    Returns:
+        ``memory_mb``, median of the last fifth of the time, and ``memory_growth_percent`` from
+        the median of the time between 0.3 and 0.5 of it. Medians, because a node that is
+        configured anew holds less for a moment. None where too little was seen.
+    """
+    at, memory = seen[seen[:, 0] >= warm_s].T
+    part = (at - warm_s) / max(at.max(initial=warm_s) - warm_s, 1e-9)
+    base, end = (memory[(part >= low) & (part <= high)] for low, high in (BASE, END))
+    if not (base.size and end.size):
+        return {"memory_mb": None, "memory_growth_percent": None}
+    grown = 100.0 * (float(np.median(end)) / float(np.median(base)) - 1.0)
+    return {"memory_mb": float(np.median(end)), "memory_growth_percent": grown}
+
+
+def _tell(report: Report, result: dict[str, Any], memory: Memory, warm_s: float) -> None:
+    grown = [each["memory_growth_percent"] for each in result["nodes"].values()]
+    growths = [each for each in grown if each is not None]
+    report.headline("Faults injected", result["injected"])
+    report.headline("Answered", result["answered"], "told of in /diagnostics, or coped with")
+    report.headline("Nodes that died", len(result["died"]))
+    largest = f"{max(growths):+.1f} %" if growths else shown(None)
+    report.headline("Largest memory growth", largest, "after warm-up")
+    report.table(
+        "Nodes",
+        ["node", "answers", "memory [MB]", "growth [%]", "exit status"],
+        [
+            (name, each["answers"], each["memory_mb"], each["memory_growth_percent"],
+             result["died"].get(name, 0))
+            for name, each in result["nodes"].items()
+        ],
+    )  # fmt: skip
+    report.table(
+        "Faults",
+        ["fault", "node", "times", "messages", "answered", "by"],
+        [
+            (e["fault"], e["node"], e["times"], e["messages"], e["answered"],
+             ", ".join(e["answered_by"]))
+            for e in result["faults"]
+        ],
+        note="A fault is answered when a counter of its own reason rises in /diagnostics, or, "
+        "where nothing needs to be refused, when the node answers the changed messages.",
+    )  # fmt: skip
+    report.table(
+        "Counters in /diagnostics",
+        ["node", "counter", "count"],
+        [
+            (name, reason, count)
+            for name, each in result["nodes"].items()
+            for reason, count in each["counters"].items()
+        ],
+        folded=True,
+    )
+    report.table("Messages sent", ["topic", "messages"], list(result["sent"].items()))
+    report.figure(
+        "Memory",
+        "memory",
+        lambda figure, palette: _draw_memory(figure, palette, memory, warm_s),
+        note="Resident memory; time 0 is when the first fault was injected.",
+        size=(9.0, 4.0),
+    )
+
+
+def _draw_memory(figure: Figure, palette: Palette, memory: Memory, warm_s: float) -> None:
+    axes = figure.subplots()
+    for (name, seen), colour in zip(memory.items(), palette.series, strict=False):
+        axes.plot((seen[:, 0] - warm_s) / 60.0, seen[:, 1], label=name, color=colour)
+    axes.set_xlabel("time (min)")
+    axes.set_ylabel("resident memory (MB)")
+    axes.set_ylim(bottom=0)
+    axes.legend()

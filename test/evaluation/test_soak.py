@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The soak test itself: a minute of it, and what is made of what was seen."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from spike_perception.bags.writer import BagWriter
+from spike_perception.cli import main
+from spike_perception.evaluation.soak import _figures, growth
+from spike_perception.nodes import fault_player
+
+DRIVE = (
+    "simulate", "loop", "--drive", "two_laps", "--maximum_seconds", "1.5", "--sensors",
+    "camera,lidar,events", "--odometry.rate", "60", "--events.rate", "60", "--camera.rate", "30",
+)  # fmt: skip
+
+
+def test_growth_compares_late_memory_with_that_after_warm_up():
+    times = np.arange(0.0, 110.0)
+    memory = np.where(times < 10, 10.0, 200.0 + (times > 70) * 20.0)
+    seen = np.stack([times, memory], axis=1)
+    assert growth(seen, 10.0) == {
+        "memory_mb": 220.0,
+        "memory_growth_percent": pytest.approx(10.0),
+    }
+    seen[60, 1] = 1000.0  # a moment counts for nothing
+    assert growth(seen, 10.0)["memory_growth_percent"] == pytest.approx(10.0)
+    assert growth(seen[:20], 10.0)["memory_growth_percent"] == 0.0
+    assert growth(seen, 1e9) == {"memory_mb": None, "memory_growth_percent": None}
+
+
+def test_faults_are_counted_by_kind_and_node_and_unanswered_ones_are_named():
+    met = [
+        {"fault": "burst", "node": "a", "messages": 10, "answered_by": "overload", "seconds": 1.0},
+        {"fault": "burst", "node": "a", "messages": 20, "answered_by": None, "seconds": 6.0},
+        {"fault": "stale", "node": "a", "messages": 0, "answered_by": "stale", "seconds": 2.0},
+    ]
+    played = {
+        "faults": met, "warm_s": 0.0, "sent": {"/x": 30}, "answers": {"a": 5}, "counters": {},
+    }  # fmt: skip
+    memory = {"a": np.array([[0.0, 100.0], [1.0, 100.0]])}
+    result = _figures(played, memory, {"a": -9})
+    assert (result["injected"], result["answered"]) == (3, 2)
+    assert result["unanswered"] == ["burst of a"]
+    assert result["faults"][0] == {
+        "fault": "burst", "node": "a", "times": 2, "messages": 30, "answered": 1,
+        "answered_by": ["overload"],
+    }  # fmt: skip
+    assert result["died"] == {"a": -9}
+    assert result["nodes"]["a"]["answers"] == 5
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "-1"])
+def test_a_time_that_never_ends_is_refused(minutes, tmp_path, capsys):
+    assert main(["soak", "--minutes", minutes, "--out", str(tmp_path / "out")]) != 0
+    assert "--minutes" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_minute_of_faults_kills_no_node_and_every_fault_is_answered(
+    camera_files, lidar_files, event_files, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main([*DRIVE, "-o", str(tmp_path / "drive")]) == 0
+    settings = [
+        f"{node}/{name}={value}"
+        for node, files in (
+            ("camera_classifier", camera_files),
+            ("lidar_classifier", lidar_files),
+            ("dvs_classifier", event_files),
+        )
+        for name, value in (("model.bundle", files.bundle), ("vocabulary.pack", files.pack))
+    ]
+    arguments = ["soak", "--minutes", "1", "--bag", str(tmp_path / "drive"), "--set", *settings]
+    status = main([*arguments, "--out", str(tmp_path / "soak"), "--json", str(tmp_path / "x.json")])
+    result = json.loads((tmp_path / "x.json").read_text())
+    assert result["died"] == {}
+    assert result["unanswered"] == []
+    assert status == 0
+    injected = {(each["fault"], each["node"]) for each in result["faults"]}
+    for fault, node in (
+        ("truncated_data", "camera_classifier"),
+        ("zero_stamp", "place_recognizer"),
+        ("nan_cloud", "lidar_classifier"),
+        ("seq_gap", "dvs_classifier"),
+        ("weights_corrupt", "lidar_classifier"),
+        ("map_corrupt", "place_recognizer"),
+        ("deactivate_at_work", "dvs_classifier"),
+    ):
+        assert (fault, node) in injected
+    assert all(each["answers"] for each in result["nodes"].values())
+    assert (tmp_path / "soak" / "report.html").is_file()
+
+
+def test_a_bag_without_a_nodes_sensor_is_refused(tmp_path, monkeypatch, capsys):
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.image("/camera/image_raw", 1, "camera", np.zeros((8, 8, 3), np.uint8))
+    arguments = ["fault_player", str(tmp_path / "bag"), "--nodes", "lidar_classifier"]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        fault_player.main()
+    assert ended.value.code == 2
+    assert "PointCloud2" in capsys.readouterr().err
