@@ -174,6 +174,7 @@ class Player:
         self._node = node
         self._bag = bag
         self._rate: float = arguments.rate
+        self._named = bool(arguments.topics)
         self._sent = dict.fromkeys(self._chosen(arguments.topics), 0)
         self._publishers: dict[str, Publisher[Any]] = {}
         self.skipped: dict[str, str] = {}
@@ -211,7 +212,10 @@ class Player:
         return topics or [topic for topic in self._bag.topics if topic != "/clock"]
 
     def wait(self, seconds: float) -> None:
-        """Wait until a sensor topic has a subscriber; in lockstep all have, and all answer.
+        """Wait until a sensor topic has a subscriber and, in lockstep, all answer.
+
+        Sensor topics named by ``--topics`` must then all be heard; of a whole bag some may be for
+        nodes that do not run.
 
         Raises:
             InputError: ``no_answers`` if in lockstep somebody was not there in time.
@@ -223,7 +227,8 @@ class Player:
             # Every one is asked: each subscribes when its topic appears.
             present = [answers.ready(names) for answers in self._answers]
             heard = [each.get_subscription_count() > 0 for each in sensors]
-            return any(heard) and (not present or all(heard + present))
+            needed = [*present, *heard] if self._named and present else present
+            return any(heard) and all(needed)
 
         if _spin_until(self._node, ready, seconds):
             # What this process has discovered, the others may take a moment longer to.
