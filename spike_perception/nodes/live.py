@@ -8,19 +8,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import rclpy
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from spike_perception.bags.message_writer import MessageWriter
 from spike_perception.nodes.message_types import message_class
+from spike_perception.nodes.publishing import CLOCK_PERIOD_S, publish
 from spike_perception.nodes.stamps import to_stamp
 
 if TYPE_CHECKING:
     from rclpy.publisher import Publisher
     from typing_extensions import Self
 
-CLOCK_PERIOD_S = 0.01
 DRAIN_S = 2.0
 
 
@@ -74,14 +73,7 @@ class LivePublisher(MessageWriter):
         self._wait_until(stamp_ns)
         if publisher is None:
             return
-        while True:
-            try:
-                publisher.publish(bytes(data))
-                break
-            except RCLError:
-                if not rclpy.ok():
-                    raise
-                time.sleep(CLOCK_PERIOD_S)  # the reliable queue is full: let it drain
+        publish(publisher, bytes(data))
         self.counts[topic] = self.counts.get(topic, 0) + 1
 
     def _publisher(self, topic: str, message_type: str) -> Publisher[Any] | None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -25,6 +24,7 @@ from spike_perception.bags.raw import RawMessage
 from spike_perception.cli import add_json, emit
 from spike_perception.errors import InputError
 from spike_perception.nodes.message_types import message_class
+from spike_perception.nodes.publishing import CLOCK_PERIOD_S, publish
 from spike_perception.nodes.stamps import to_stamp
 
 # Of each message there is one answer.
@@ -36,7 +36,6 @@ FRAME_TYPES = (
 SENSOR_TYPES = (*FRAME_TYPES, *PACKET_TYPES)
 # Drivers' packets go out as our own type of the same fields where theirs is not installed.
 STAND_IN = dict.fromkeys(PACKET_TYPES, PACKET_TYPES[1])
-CLOCK_PERIOD_S = 0.01
 SETTLE_S = 0.5
 
 
@@ -300,15 +299,7 @@ class Player:
             self._clock.publish(Clock(clock=to_stamp(time_ns)))
 
     def _publish(self, message: RawMessage) -> None:
-        publisher = self._publishers[message.topic]
-        while True:
-            try:
-                publisher.publish(message.data)
-                break
-            except RCLError:
-                if not rclpy.ok():
-                    raise
-                time.sleep(CLOCK_PERIOD_S)  # the reliable queue is full: let it drain
+        publish(self._publishers[message.topic], message.data)
         self._sent[message.topic] += 1
 
 

@@ -11,14 +11,14 @@ import argparse
 import math
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from spike_perception.cli import add_json, emit
-from spike_perception.errors import InputError
+from spike_perception.cli import emit
+from spike_perception.simulation import class_folders
 from spike_perception.simulation.classes import CLASSES, WORDS
 from spike_perception.simulation.lidar import beams
 from spike_perception.simulation.pose import Pose
@@ -128,30 +128,22 @@ def _seen(
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("-o", "--output", type=Path, required=True, help="new folder of points")
-    parser.add_argument("--scans", type=int, default=60, help="objects of each class")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all randomness")
-    add_json(parser)
+    class_folders.add_arguments(parser, "scans", "objects")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Cast, write ``FOLDER/WORD/NUMBER.npy``, say how many."""
+    class_folders.check(arguments, "scans", MAXIMUM_SCANS)
     output, scans, seed = arguments.output, arguments.scans, arguments.seed
-    if not 1 <= scans <= MAXIMUM_SCANS:
-        raise InputError("invalid_setting", f"--scans is {scans}; allowed is 1 to {MAXIMUM_SCANS}")
-    if seed < 0:
-        raise InputError("invalid_setting", f"--seed is {seed}; allowed is 0 or more")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError("output_exists", f"{output} exists; name a new folder")
-    counts = dict.fromkeys(CLASSES, 0)
     total = scans * len(CLASSES)
-    for word, points in tqdm(
-        object_scans(scans, seed), total=total, desc="casting", unit="object", disable=None
-    ):
-        folder = output / word
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / f"{counts[word]:05}.npy", points, allow_pickle=False)
-        counts[word] += 1
+    counts = class_folders.write(
+        object_scans(scans, seed),
+        CLASSES,
+        total,
+        output,
+        "npy",
+        partial(np.save, allow_pickle=False),
+    )
     result = {"folder": str(output), "objects": total, "classes": counts, "seed": seed}
     emit(arguments, result, f"{output}: points of {total:,} objects of {len(CLASSES)} classes")
     return 0

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from spike_perception.cli import add_json, emit
+from spike_perception.cli import emit
 from spike_perception.errors import InputError
+from spike_perception.simulation import class_folders
 from spike_perception.simulation.classes import CLASSES, word_shares
 from spike_perception.simulation.pose import Pose
 from spike_perception.simulation.random_scenes import (
@@ -172,33 +172,22 @@ def _as_seen(view: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("-o", "--output", type=Path, required=True, help="new folder of images")
-    parser.add_argument("--views", type=int, default=60, help="images of each class")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all randomness")
-    add_json(parser)
+    class_folders.add_arguments(parser, "views", "images")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Render, write ``FOLDER/WORD/NUMBER.png``, say how many."""
-    import cv2
-
+    class_folders.check(arguments, "views", MAXIMUM_VIEWS)
     output, views, seed = arguments.output, arguments.views, arguments.seed
-    if not 1 <= views <= MAXIMUM_VIEWS:
-        raise InputError("invalid_setting", f"--views is {views}; allowed is 1 to {MAXIMUM_VIEWS}")
-    if seed < 0:
-        raise InputError("invalid_setting", f"--seed is {seed}; allowed is 0 or more")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError("output_exists", f"{output} exists; name a new folder")
-    counts = dict.fromkeys(CLASSES, 0)
     total = views * len(CLASSES)
-    for word, image in tqdm(
-        object_views(views, seed), total=total, desc="rendering", unit="view", disable=None
-    ):
-        folder = output / word
-        folder.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(folder / f"{counts[word]:05}.png"), image[..., ::-1]):
-            raise InputError("cannot_write", f"cannot write an image to {folder}")
-        counts[word] += 1
+    counts = class_folders.write(object_views(views, seed), CLASSES, total, output, "png", _save)
     result = {"folder": str(output), "images": total, "classes": counts, "seed": seed}
     emit(arguments, result, f"{output}: {total:,} views of {len(CLASSES)} classes")
     return 0
+
+
+def _save(path: Path, image: NDArray[np.uint8]) -> None:
+    import cv2
+
+    if not cv2.imwrite(str(path), image[..., ::-1]):
+        raise InputError("cannot_write", f"cannot write an image to {path.parent}")

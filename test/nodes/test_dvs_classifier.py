@@ -137,10 +137,8 @@ def test_packets_are_named_by_the_last_windows_with_stamp_and_frame(world, event
     assert node.health.drops() == {}
 
 
-def test_no_packet_is_passed_over_while_the_worker_is_busy(world, event_files):
-    answers = world.collect(ObjectClass, "/object_class", 1000)
-    node = configured(world, event_files)
-    camera = EventSource(world, event_files, node)
+def hold(node):
+    """Let the worker wait in its next window: events to release it, and to see it has begun."""
     release, started = threading.Event(), threading.Event()
     observe = node._classifier.observe
 
@@ -150,6 +148,14 @@ def test_no_packet_is_passed_over_while_the_worker_is_busy(world, event_files):
         return observe(*arguments)
 
     node._classifier.observe = slow
+    return release, started
+
+
+def test_no_packet_is_passed_over_while_the_worker_is_busy(world, event_files):
+    answers = world.collect(ObjectClass, "/object_class", 1000)
+    node = configured(world, event_files)
+    camera = EventSource(world, event_files, node)
+    release, started = hold(node)
     camera.send(0, 0)
     assert world.spin_until(started.is_set)
     camera.send(*[0] * 200)
@@ -164,15 +170,7 @@ def test_a_flood_is_one_gap_and_counted(world, event_files):
     answers = world.collect(ObjectClass, "/object_class", 1000)
     node = configured(world, event_files, events__queue_mb=0.1)  # 17 packets
     camera = EventSource(world, event_files, node)
-    release, started = threading.Event(), threading.Event()
-    observe = node._classifier.observe
-
-    def slow(*arguments):
-        started.set()
-        release.wait(10)
-        return observe(*arguments)
-
-    node._classifier.observe = slow
+    release, started = hold(node)
     camera.send(0, 0)
     assert world.spin_until(started.is_set)
     camera.send(*[0] * 20)
