@@ -39,6 +39,7 @@ from spike_perception.evaluation.demo_scans import (
     find_lidar,
     lidar_rows,
     seen_by_class,
+    seen_rows,
     tell_classes,
     tell_events,
 )
@@ -274,6 +275,7 @@ def _report(
         judged.lidar.tell(report)
         rows += lidar_rows(judged.lidar)
     tell_classes(report, judged.seen)
+    rows += seen_rows(judged.seen)
     if judged.events:
         tell_events(report, judged.events, arguments.events_pack)
         rows += event_rows(judged.events)

@@ -108,6 +108,20 @@ def tell_classes(report: Report, seen: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
+def seen_rows(seen: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Lines of the demo's printed table: how many classes of the world each sensor met."""
+    met = {
+        sensor: sum(each[counted] > 0 for each in seen.values())
+        for sensor, counted in (("camera", "camera_frames"), ("LiDAR", "lidar_objects"))
+    }
+    return [
+        (
+            f"classes of the world seen by {' / '.join(met)}",
+            f"{' / '.join(map(str, met.values()))} of {len(seen)}",
+        )
+    ]
+
+
 def tell_events(report: Report, named: NamedBag, pack: str) -> None:
     """Tell what was said of the events, and what that is worth."""
     report.table(

@@ -116,15 +116,18 @@ def _yard(b: WorldBuilder) -> None:
     # A car drives round and round behind the end of the street.
     b.car(20.5, -9.5, WEST, YELLOW)
     b.moving(2.5, 2.5 / 3.5)
-    b.bench(14.8, -1.4, WEST)
-    b.table(14.9, 3.2, EAST, WOOD)
+    b.traffic_sign(13.1, -3.4, SOUTH, RED)
+    b.box(YELLOW, (0.04, 0.55, 0.35), 0.05, 0, 1.66)  # a plate below the disc
+    b.bench(13.15, -0.9, WEST)
+    b.table(13.35, 3.0, WEST, WOOD)
+    b.box(WHITE, (0.03, 1.3, 0.4), 0.36, 0, 0.55)  # a cloth
     b.person(14.6, -2.8, WEST, GREEN, BROWN)
     b.barrel(9.8, -3.4, BLUE)
-    b.barrel(9.7, 0.9, RED)
-    b.barrel(10.0, 1.4, BLUE)
-    b.crate(9.8, 3.4, 0.2, 0.9)
+    b.barrel(10.9, 1.4, RED)
+    b.barrel(10.6, 2.1, BLUE)
+    b.crate(10.7, 3.3, 0.2, 0.9)
     b.crate(14.7, -6.3, 0.6, 0.8)
-    b.potted_plant(9.7, -0.4)
+    b.potted_plant(10.9, -0.4)
     b.side_house(28, -6, (6, 10, 8.0), "house_red", "brick_wall")
     b.side_house(29, 7, (6, 9, 12.0), "office", (0.5, 0.52, 0.55))
     b.wall("hedge", "hedge", 13.8, 11.2, (4.6, 0.7, 1.9))
@@ -168,7 +171,7 @@ def _rooms(b: WorldBuilder) -> None:
     b.chair(-4.4, 5.5, SOUTH, WHITE)
     b.sofa(-6.4, 4.95, NORTH, RED)
     b.picture("mural_2", -6.2, 4.58, (1.2, 1.0), 1.9)
-    b.bin(-7.5, 8.9, BLUE)
+    b.bin(-6.6, 8.0, BLUE)
 
 
 def _car_park(b: WorldBuilder) -> None:
@@ -179,7 +182,8 @@ def _car_park(b: WorldBuilder) -> None:
     b.wall("wall", "brick_wall", -19.0, -5.5, (0.25, 9, 2.2))
     b.wall("gate", "gate", -13.2, 11.6, (4.0, 0.15, 2.1))
     b.wall("wall", "concrete", -9.4, 10.8, (3.0, 0.3, 2.4))
-    b.traffic_cone(-14.3, 3.6)
+    for y in (4.4, 3.5, 2.6):
+        b.traffic_cone(-12.95, y)
     b.traffic_cone(-14.4, -1.7)
     b.traffic_cone(-9.9, -1.2)
     b.barrel(-9.8, 3.6, YELLOW)
@@ -188,7 +192,7 @@ def _car_park(b: WorldBuilder) -> None:
     b.crate(-14.7, 9.3, 0.5, 1.0)
     b.bin(-9.7, -3.6, GREEN)
     b.street_lamp(-14.4, 1.4)
-    b.street_lamp(-9.8, -4.9)
+    b.street_lamp(-11.0, -2.4)
     b.person(-14.6, -4.4, EAST, ORANGE, DARK)
     # A person walks in a circle beside the way.
     b.person(-13.0, 0.0, NORTH, BLUE, BROWN)

@@ -95,6 +95,7 @@ def test_without_weights_it_says_so_and_recognises_places(demo, tmp_path, capfd)
     assert (result["lidar"], result["events"]) == (None, None)
     assert result["unanswered"] == 0
     told = capfd.readouterr()
+    assert "/ 0 of 21" in told.out
     for node, name in (
         ("camera_classifier", "bundle"),
         ("lidar_classifier", "points-bundle"),

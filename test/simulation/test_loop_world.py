@@ -7,12 +7,16 @@ import math
 import numpy as np
 import pytest
 
+from spike_perception.evaluation.class_answers import VISIBLE_SHARE
+from spike_perception.simulation.classes import CLASSES, word_shares
 from spike_perception.simulation.command import WORLDS
 from spike_perception.simulation.drive import DriveConfig
 from spike_perception.simulation.loop_world import build, write_world
+from spike_perception.simulation.pose import Pose
 from spike_perception.simulation.route import load_route
 from spike_perception.simulation.scene import Scene
 from spike_perception.simulation.sdf import load_world
+from spike_perception.simulation.sensors import Camera, ObjectTruth
 
 
 def test_the_shipped_files_are_what_the_code_writes(tmp_path):
@@ -80,3 +84,17 @@ def test_every_object_is_named_after_its_class():
     assert scene.model.ngeom == sum(
         len(link.visuals) for model in world.models for link in model.links
     )
+
+
+def test_the_camera_meets_every_class_of_the_world_on_its_way():
+    scene = Scene(load_world(WORLDS / "loop.sdf"))
+    truth = ObjectTruth(Camera(scene, width=160, height=120, quick=True))
+    way = load_route(WORLDS / "routes" / "two_laps.json").centreline(0.2)
+    largest = dict.fromkeys(CLASSES, 0.0)
+    for _, x, y, heading in way:
+        scene.place_robot(Pose.planar(x, y, heading))
+        shares = truth.observe(scene, np.random.default_rng(0))["whole"]
+        for word, share in word_shares(shares).items():
+            largest[word] = max(largest[word], share)
+    truth.close()
+    assert {word: share for word, share in largest.items() if share < VISIBLE_SHARE} == {}
