@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spike_perception.cli import add_json, emit
 from spike_perception.errors import InputError
 from spike_perception.training import config as settings_of
 from spike_perception.training.config import DistillConfig
+from spike_perception.training.run_command import (
+    add_configuration,
+    add_run_folder,
+    add_sets,
+    carry_out,
+    changes,
+    need_teacher,
+)
 
 if TYPE_CHECKING:
     from spike_perception.training.teachers.teacher import Teacher
@@ -21,68 +26,14 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("out", type=Path, help="folder of the run; a run that is there goes on")
-    parser.add_argument(
-        "--config",
-        default="cpu",
-        help=f"YAML file, or one of the presets {', '.join(settings_of.preset_names())}",
-    )
-    parser.add_argument(
-        "--teacher", default="", help="as setting teacher.name: folder or open_clip model"
-    )
-    parser.add_argument(
-        "--data",
-        action="append",
-        default=[],
-        metavar="PATH[,SETTING=VALUE...]",
-        help="image set to learn from, such as DIR, FILE.zip/train or SET,labels=true,weight=2; "
-        "may be repeated, and replaces those of the configuration",
-    )
-    parser.add_argument(
-        "--evaluate",
-        action="append",
-        default=[],
-        metavar="PATH[,SETTING=VALUE...]",
-        help="labelled image set to judge zero-shot accuracy by; may be repeated",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change one setting, such as trainer.epochs=3 or student.overrides.blocks=2",
-    )
-    parser.add_argument(
-        "--fresh", action="store_true", help="forget the checkpoint that is there, begin anew"
-    )
-    parser.add_argument(
-        "--show-config", action="store_true", help="print the resolved configuration and end"
-    )
-    add_json(parser)
+    add_run_folder(parser)
+    add_configuration(parser, settings_of.preset_names(), "cpu")
+    add_sets(parser, "DIR, FILE.zip/train or SET,labels=true,weight=2")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, judge, write the run's folder."""
-    resolved = resolve(arguments)
-    if arguments.show_config:
-        emit(arguments, resolved.document(), settings_of.dump_yaml(resolved.document()).rstrip())
-        return 0
-    if not resolved.data:
-        raise InputError("data_missing", "no image set to learn from: give --data PATH")
-    if not resolved.settings.teacher.name:
-        raise InputError("unknown_teacher", "no teacher: give --teacher FOLDER or a model's name")
-    from spike_perception.training.trainer import CHECKPOINT, Stopped
-
-    if arguments.fresh:
-        (arguments.out / CHECKPOINT).unlink(missing_ok=True)
-    try:
-        metrics = distill(resolved, arguments.out, _command())
-    except Stopped as stopped:
-        print(f"spike-train: {stopped}; the same command goes on", file=sys.stderr)
-        return 128 + stopped.number
-    if metrics is not None:
-        emit(arguments, metrics, _summary(metrics, arguments.out))
-    return 0
+    return carry_out(arguments, resolve(arguments), distill)
 
 
 def resolve(arguments: argparse.Namespace) -> DistillConfig:
@@ -92,19 +43,12 @@ def resolve(arguments: argparse.Namespace) -> DistillConfig:
         InputError: ``config_missing``, ``bad_config``, ``unknown_setting``, ``invalid_setting``.
     """
     loaded = settings_of.load_config(arguments.config)
-    changes = dict(settings_of.parse_setting(each) for each in arguments.set)
-    if arguments.teacher:
-        changes["teacher.name"] = arguments.teacher
-    loaded = loaded.changed(changes)
+    loaded = loaded.changed(changes(arguments))
     data, judged = (
         tuple(settings_of.parse_data(each) for each in given)
         for given in (arguments.data, arguments.evaluate)
     )
     return dataclasses.replace(loaded, data=data or loaded.data, evaluate=judged or loaded.evaluate)
-
-
-def _command() -> str:
-    return f"spike-train {shlex.join(sys.argv[1:])}"
 
 
 def distill(
@@ -135,6 +79,10 @@ def distill(
     from spike_perception.training.scene import Scene
     from spike_perception.training.trainer import fit
 
+    if not config.data:
+        raise InputError("data_missing", "no image set to learn from: give --data PATH")
+    if teacher is None:
+        need_teacher(config.settings.teacher.name)
     scene = Scene.open(config, teacher)
     objective = scene.objective()
     steps = config.settings.trainer.steps or max(
@@ -156,10 +104,3 @@ def distill(
         return write_run(
             scene, best, out, command, steps=trained.steps, speed=trained.samples_per_second
         )
-
-
-def _summary(metrics: dict[str, Any], out: Path) -> str:
-    lines = [f"{name:<48}{value:>10.4f}" for name, value in metrics["metrics"].items()]
-    if metrics["images_per_second"]:
-        lines.append(f"trained at {metrics['images_per_second']:.0f} images/s")
-    return "\n".join([*lines, f"run folder {out}"])

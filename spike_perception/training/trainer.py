@@ -38,6 +38,7 @@ from spike_perception.training.config import (
     ScheduleConfig,
     TrainerConfig,
 )
+from spike_perception.training.stopped import Stopped
 
 CHECKPOINT = "checkpoint.pt"
 LOGS = "log"
@@ -88,16 +89,6 @@ class Trained:
     samples_per_second: float
     metrics: dict[str, float]
     is_first: bool
-
-
-class Stopped(Exception):  # noqa: N818  (no error: somebody asked for it)
-    """Training ended early on a signal; the checkpoint is written."""
-
-    def __init__(self, number: int, step: int) -> None:
-        """Keep the signal's number and the steps done."""
-        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}")
-        self.number = number
-        self.step = step
 
 
 def learning_rate(progress: float, peak: float, schedule: ScheduleConfig) -> float:

@@ -7,20 +7,27 @@ import argparse
 import dataclasses
 import fnmatch
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from spike_perception.cli import add_json, emit
+from spike_perception.cli import emit
 from spike_perception.errors import InputError
 from spike_perception.training.ablation.comparison import Comparison
 from spike_perception.training.ablation.config import AblationConfig, load_config, preset_names
 from spike_perception.training.ablation.pages import write_pages
 from spike_perception.training.ablation.results import read_results
-from spike_perception.training.config import dump_yaml, parse_setting
+from spike_perception.training.config import dump_yaml
+from spike_perception.training.run_command import (
+    add_configuration,
+    changes,
+    command_line,
+    need_teacher,
+    tell_configuration,
+    until_stopped,
+)
 
 if TYPE_CHECKING:
     from spike_perception.training.ablation.rows import Run
@@ -30,22 +37,9 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("out", type=Path, help="folder of the runs; finished runs stay as they are")
-    parser.add_argument(
-        "--config", default="cpu", help=f"YAML file, or one of {', '.join(preset_names())}"
-    )
+    add_configuration(parser, preset_names(), "cpu")
     parser.add_argument(
         "--data", type=Path, default=Path(), help="folder where the sets' relative paths begin"
-    )
-    parser.add_argument(
-        "--teacher", default="", help="as setting teacher.name: folder or open_clip model"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change one setting of the recipe, such as trainer.steps=300, loss.logits.weight=2 or "
-        "student.overrides.blocks=1",
     )
     parser.add_argument(
         "--only",
@@ -61,32 +55,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train nothing: make table, plot and report anew of the runs that are finished",
     )
-    parser.add_argument(
-        "--show-config", action="store_true", help="print the resolved configuration and end"
-    )
-    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train what is missing, then write table, plot and report."""
     if arguments.tables:
-        results = read_results(arguments.out)
-    else:
-        config = resolve(arguments)
-        if arguments.show_config:
-            emit(arguments, config.document(), dump_yaml(config.document()).rstrip())
-            return 0
-        if not config.recipe.teacher.name:
-            raise InputError(
-                "unknown_teacher", "no teacher: give --teacher FOLDER or a model's name"
-            )
-        from spike_perception.training.trainer import Stopped
+        return _tell(arguments, read_results(arguments.out))
+    config = resolve(arguments)
+    if tell_configuration(arguments, config):
+        return 0
+    need_teacher(config.recipe.teacher.name)
+    return until_stopped(
+        lambda: _tell(
+            arguments,
+            ablate(config, arguments.data, arguments.out, command_line(), only=arguments.only),
+        )
+    )
 
-        try:
-            results = ablate(config, arguments.data, arguments.out, _command(), only=arguments.only)
-        except Stopped as stopped:
-            print(f"spike-train: {stopped}; the same command goes on", file=sys.stderr)
-            return 128 + stopped.number
+
+def _tell(arguments: argparse.Namespace, results: dict[str, Any]) -> int:
     found = Comparison.of(results)
     pages = write_pages(found, arguments.out)
     emit(arguments, found.summary(), f"{found.markdown()}\n{pages}")
@@ -99,17 +86,10 @@ def resolve(arguments: argparse.Namespace) -> AblationConfig:
     Raises:
         InputError: ``config_missing``, ``bad_config``, ``unknown_setting``, ``invalid_setting``.
     """
-    changes = dict(parse_setting(each) for each in arguments.set)
-    if arguments.teacher:
-        changes["teacher.name"] = arguments.teacher
-    config = load_config(arguments.config).changed(changes)
+    config = load_config(arguments.config).changed(changes(arguments))
     if arguments.workers:
         config = dataclasses.replace(config, workers=arguments.workers)
     return config
-
-
-def _command() -> str:
-    return f"spike-train {shlex.join(sys.argv[1:])}"
 
 
 def ablate(

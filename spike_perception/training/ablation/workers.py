@@ -23,7 +23,7 @@ from spike_perception.training.ablation.config import AblationConfig
 from spike_perception.training.ablation.rows import Run
 from spike_perception.training.ablation.sets import LearningSet
 from spike_perception.training.ablation.training import carry_out
-from spike_perception.training.trainer import Stopped
+from spike_perception.training.stopped import Stopped
 
 
 @dataclass(frozen=True)

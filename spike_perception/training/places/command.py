@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spike_perception.cli import add_json, emit
 from spike_perception.errors import InputError
-from spike_perception.training.config import dump_yaml, load_yaml, parse_setting
+from spike_perception.training.config import dump_yaml, load_yaml
 from spike_perception.training.places.config import PlacesConfig
+from spike_perception.training.run_command import (
+    add_configuration,
+    add_run_folder,
+    carry_out,
+    changes,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,10 +54,8 @@ class Data:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("out", type=Path, help="folder of the run; a run that is there goes on")
-    parser.add_argument(
-        "--config", default="cpu", help=f"YAML file, or one of {', '.join(preset_names())}"
-    )
+    add_run_folder(parser)
+    add_configuration(parser, preset_names(), "cpu")
     parser.add_argument(
         "--traverse",
         action="append",
@@ -78,26 +80,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar=("REFERENCE", "QUERY"),
         help="drives to judge by, frame k at the same place; may be repeated",
     )
-    parser.add_argument(
-        "--teacher",
-        default="",
-        help="as setting teacher.name: folder or open_clip model; used if loss.distillation is "
-        "above 0",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change one setting, such as trainer.steps=3000 or student.overrides.blocks=1",
-    )
-    parser.add_argument(
-        "--fresh", action="store_true", help="forget the checkpoint that is there, begin anew"
-    )
-    parser.add_argument(
-        "--show-config", action="store_true", help="print the resolved configuration and end"
-    )
-    add_json(parser)
 
 
 def preset_names() -> tuple[str, ...]:
@@ -107,29 +89,16 @@ def preset_names() -> tuple[str, ...]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, judge, write the run's folder."""
-    config = resolve(arguments)
-    if arguments.show_config:
-        emit(arguments, config.document(), dump_yaml(config.document()).rstrip())
-        return 0
-    from spike_perception.training.trainer import CHECKPOINT, Stopped
-
-    if arguments.fresh:
-        (arguments.out / CHECKPOINT).unlink(missing_ok=True)
     data = Data(
         tuple(tuple(each) for each in arguments.traverse),
         tuple(arguments.photos),
         tuple((each[0], each[1]) for each in arguments.develop),
     )
-    try:
-        found = train_places(config, data, arguments.out, f"spike-train {shlex.join(sys.argv[1:])}")
-    except Stopped as stopped:
-        print(f"spike-train: {stopped}; the same command goes on", file=sys.stderr)
-        return 128 + stopped.number
-    if found is not None:
-        lines = [f"{name:<48}{value:>10.4f}" for name, value in found["metrics"].items()]
-        speed = f"{found['places_per_second']:.0f} places/s; run folder {arguments.out}"
-        emit(arguments, found, "\n".join([*lines, speed]))
-    return 0
+    return carry_out(
+        arguments,
+        resolve(arguments),
+        lambda config, out, command: train_places(config, data, out, command),
+    )
 
 
 def resolve(arguments: argparse.Namespace) -> PlacesConfig:
@@ -143,10 +112,7 @@ def resolve(arguments: argparse.Namespace) -> PlacesConfig:
         loaded = PlacesConfig.of(load_yaml(preset if preset.is_file() else arguments.config))
     except InputError as error:
         raise InputError(error.reason, f"{arguments.config}: {error}") from error
-    changes = dict(parse_setting(each) for each in arguments.set)
-    if arguments.teacher:
-        changes["teacher.name"] = arguments.teacher
-    return loaded.changed(changes)
+    return loaded.changed(changes(arguments))
 
 
 def train_places(

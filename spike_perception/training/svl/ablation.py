@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import shlex
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,17 @@ from typing import TYPE_CHECKING, Any, cast
 from spike_perception.cli import emit
 from spike_perception.errors import InputError
 from spike_perception.training.config import dump_yaml
-from spike_perception.training.svl.command import add_training, resolve, train_svl
-from spike_perception.training.svl.config import AblationConfig, SVLConfig
+from spike_perception.training.run_command import (
+    add_configuration,
+    add_run_folder,
+    add_sets,
+    command_line,
+    need_teacher,
+    tell_configuration,
+    until_stopped,
+)
+from spike_perception.training.svl.command import resolve, train_svl
+from spike_perception.training.svl.config import AblationConfig, SVLConfig, preset_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,31 +123,25 @@ def base_size(config: AblationConfig) -> str:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    add_training(parser, "ablation", "set.npz,split=train")
-    parser.add_argument(
-        "--teacher", default="", help="as setting teacher.name: folder or open_clip model"
-    )
+    add_run_folder(parser)
+    add_configuration(parser, preset_names(), "ablation")
+    add_sets(parser, "set.npz,split=train")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train what is missing, then write tables, plot and report."""
-    changes = {"teacher.name": arguments.teacher} if arguments.teacher else {}
-    config = resolve(AblationConfig, arguments, changes)
-    if arguments.show_config:
-        emit(arguments, config.document(), dump_yaml(config.document()).rstrip())
+    config = resolve(AblationConfig, arguments)
+    if tell_configuration(arguments, config):
         return 0
-    from spike_perception.training.trainer import Stopped
 
-    command = f"spike-train {shlex.join(sys.argv[1:])}"
-    try:
-        results = ablate(config, arguments.out, command, fresh=arguments.fresh)
-    except Stopped as stopped:
-        print(f"spike-train: {stopped}; the same command goes on", file=sys.stderr)
-        return 128 + stopped.number
-    found = Comparison(config, results)
-    page = write_pages(found, arguments.out, command)
-    emit(arguments, found.document(), f"{found.markdown()}\n{page}")
-    return 0
+    def work() -> int:
+        results = ablate(config, arguments.out, command_line(), fresh=arguments.fresh)
+        found = Comparison(config, results)
+        page = write_pages(found, arguments.out, command_line())
+        emit(arguments, found.document(), f"{found.markdown()}\n{page}")
+        return 0
+
+    return until_stopped(work)
 
 
 @dataclass(frozen=True)
@@ -229,10 +230,7 @@ def ablate(
     recipe = config.recipe()
     chosen = recipe.settings.teacher
     if teacher is None:
-        if not chosen.name:
-            raise InputError(
-                "unknown_teacher", "no teacher: give --teacher FOLDER or a model's name"
-            )
+        need_teacher(chosen.name)
         teacher = load_teacher(chosen.name, Path(chosen.checkpoint) if chosen.checkpoint else None)
     found: dict[str, dict[str, Any]] = {}
     tasks = []

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
-import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spike_perception.cli import add_json, emit
 from spike_perception.errors import InputError
-from spike_perception.training.config import dump_yaml, parse_setting
+from spike_perception.training.run_command import (
+    add_configuration,
+    add_run_folder,
+    add_sets,
+    carry_out,
+    changes,
+    need_teacher,
+)
 from spike_perception.training.svl.config import RunConfig, SVLConfig, parse_entry, preset_names
 
 if TYPE_CHECKING:
@@ -27,102 +31,44 @@ T = TypeVar("T", bound=RunConfig)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    add_training(parser, "cpu", "set.npz,split=train,without=modelnet10 or FOLDER,labels=false")
-    parser.add_argument(
-        "--teacher", default="", help="as setting teacher.name: folder or open_clip model"
-    )
-
-
-def add_training(parser: argparse.ArgumentParser, config: str, example: str) -> None:
-    """Declare what all trainings on points and events share.
-
-    Args:
-        parser: of the command.
-        config: preset that is taken if none is named.
-        example: of ``--data``.
-    """
-    parser.add_argument("out", type=Path, help="folder of the run; a run that is there goes on")
-    parser.add_argument(
-        "--config", default=config, help=f"YAML file, or one of {', '.join(preset_names())}"
-    )
-    for name, purpose in (("data", "to learn from"), ("evaluate", "to judge accuracy by")):
-        parser.add_argument(
-            f"--{name}",
-            action="append",
-            default=[],
-            metavar="PATH[,SETTING=VALUE...]",
-            help=f"set {purpose}, such as {example}; may be repeated, and replaces those of the "
-            "configuration",
-        )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change one setting, such as trainer.epochs=3 or student.overrides.blocks=2",
-    )
-    parser.add_argument(
-        "--fresh", action="store_true", help="forget the checkpoint that is there, begin anew"
-    )
-    parser.add_argument(
-        "--show-config", action="store_true", help="print the resolved configuration and end"
-    )
-    add_json(parser)
+    add_run_folder(parser)
+    add_configuration(parser, preset_names(), "cpu")
+    add_sets(parser, "set.npz,split=train,without=modelnet10 or FOLDER,labels=false")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, judge, write the run's folder."""
-    changes = {"teacher.name": arguments.teacher} if arguments.teacher else {}
-    config = resolve(SVLConfig, arguments, changes)
-    return carry_out(arguments, config, train_svl)
+    return carry_out(arguments, resolve(SVLConfig, arguments), train_svl)
 
 
-def resolve(kind: type[T], arguments: argparse.Namespace, changes: dict[str, object]) -> T:
+def resolve(
+    kind: type[T], arguments: argparse.Namespace, more: Mapping[str, object] | None = None
+) -> T:
     """The configuration that file and options make together.
 
     Args:
         kind: of configuration.
         arguments: of the command.
-        changes: settings that further options name.
+        more: settings that options of this command alone name.
 
     Raises:
         InputError: ``config_missing``, ``bad_config``, ``unknown_setting``, ``invalid_setting``.
     """
-    loaded = kind.load(arguments.config).changed(
-        {**dict(parse_setting(each) for each in arguments.set), **changes}
-    )
+    loaded = kind.load(arguments.config).changed({**changes(arguments), **(more or {})})
     data, judged = (
         tuple(parse_entry(each) for each in given) for given in (arguments.data, arguments.evaluate)
     )
     return dataclasses.replace(loaded, data=data or loaded.data, evaluate=judged or loaded.evaluate)
 
 
-def carry_out(
-    arguments: argparse.Namespace,
-    config: T,
-    train: Callable[[T, Path, str], dict[str, Any] | None],
-) -> int:
-    """Show the configuration, or train and print the figures."""
-    if arguments.show_config:
-        emit(arguments, config.document(), dump_yaml(config.document()).rstrip())
-        return 0
+def need_data(config: RunConfig) -> None:
+    """Refuse a configuration without sets.
+
+    Raises:
+        InputError: ``data_missing``.
+    """
     if not config.data:
         raise InputError("data_missing", "nothing to learn from: give --data PATH")
-    from spike_perception.training.trainer import CHECKPOINT, Stopped
-
-    if arguments.fresh:
-        (arguments.out / CHECKPOINT).unlink(missing_ok=True)
-    try:
-        found = train(config, arguments.out, f"spike-train {shlex.join(sys.argv[1:])}")
-    except Stopped as stopped:
-        print(f"spike-train: {stopped}; the same command goes on", file=sys.stderr)
-        return 128 + stopped.number
-    if found is not None:
-        lines = [f"{name:<56}{value:>10.4f}" for name, value in found["metrics"].items()]
-        if found["samples_per_second"]:
-            lines.append(f"trained at {found['samples_per_second']:.0f} samples/s")
-        emit(arguments, found, "\n".join([*lines, f"run folder {arguments.out}"]))
-    return 0
 
 
 def fitted(config: RunConfig, objective: nn.Module, scene: Any, out: Path) -> Trained:
@@ -171,12 +117,10 @@ def train_svl(
     from spike_perception.training.svl.scene import SVLScene
     from spike_perception.training.teachers.teacher import load_teacher
 
+    need_data(config)
     chosen = config.settings.teacher
     if teacher is None:
-        if not chosen.name:
-            raise InputError(
-                "unknown_teacher", "no teacher: give --teacher FOLDER or a model's name"
-            )
+        need_teacher(chosen.name)
         teacher = load_teacher(chosen.name, Path(chosen.checkpoint) if chosen.checkpoint else None)
     scene = SVLScene(config, teacher, **seams)
     trained = fitted(config, scene.objective(), scene, out)

@@ -12,8 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spike_perception.errors import InputError
-from spike_perception.training.svl.command import add_training, carry_out, fitted, resolve
-from spike_perception.training.svl.config import FinetuneConfig, ShapeData
+from spike_perception.training.run_command import (
+    add_configuration,
+    add_run_folder,
+    add_sets,
+    carry_out,
+)
+from spike_perception.training.svl.command import fitted, need_data, resolve
+from spike_perception.training.svl.config import FinetuneConfig, ShapeData, preset_names
 from spike_perception.zero_shot.names import normalised
 
 if TYPE_CHECKING:
@@ -30,7 +36,9 @@ VOCABULARY = "vocabulary.safetensors"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    add_training(parser, "finetune", "set.npz,split=train or events.zip,limit=800")
+    add_run_folder(parser)
+    add_configuration(parser, preset_names(), "finetune", teacher=False)
+    add_sets(parser, "set.npz,split=train or events.zip,limit=800")
     parser.add_argument(
         "--kind", choices=("points", "events"), default="", help="as setting kind: what data are"
     )
@@ -44,10 +52,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, judge, write the run's folder."""
-    changes: dict[str, object] = {"kind": arguments.kind} if arguments.kind else {}
+    more: dict[str, object] = {"kind": arguments.kind} if arguments.kind else {}
     if arguments.initial:
-        changes["student.initial"] = "" if arguments.initial == "none" else arguments.initial
-    return carry_out(arguments, resolve(FinetuneConfig, arguments, changes), finetune)
+        more["student.initial"] = "" if arguments.initial == "none" else arguments.initial
+    return carry_out(arguments, resolve(FinetuneConfig, arguments, more), finetune)
 
 
 def finetune(config: FinetuneConfig, out: Path, command: str) -> dict[str, Any] | None:
@@ -67,6 +75,7 @@ def finetune(config: FinetuneConfig, out: Path, command: str) -> dict[str, Any] 
     """
     import torch
 
+    need_data(config)
     scene = FinetuneScene(config)
     trained = fitted(config, scene.objective(), scene, out)
     if not trained.is_first:
