@@ -194,7 +194,8 @@ def _nodes(
     nodes = []
     with open_recording(args.bag) as bag:
         for each in launched:
-            node = hearing(bag, each, resolve(each, variant.given, _defaults(args, each, out)))
+            parameters = resolve(each, variant.given, _defaults(args, each, out))
+            node = hearing(bag, each, parameters, realtime=args.realtime)
             if node is not None:
                 nodes.append(node)
             elif each.node not in left_out:
@@ -294,6 +295,7 @@ def _text(found: Mapping[str, Mapping[str, NodeResult]], left_out: Sequence[str]
     for label, nodes in found.items():
         for name, each in nodes.items():
             it = each.figures
+            of = it["energy"]["of"] if it["energy"] else "frame"
             judged = "   ".join(
                 f"{n} {shown(value)}"
                 for n, key in _SHOWN
@@ -306,7 +308,7 @@ def _text(found: Mapping[str, Mapping[str, NodeResult]], left_out: Sequence[str]
                 f"  latency p50 / p95 / p99: node {_triple(it, 'latency')} ms, end to end "
                 f"{_triple(it, 'end_to_end')} ms",
                 f"  processor {shown(it['cpu_percent'])} % of a core   memory "
-                f"{shown(it['memory_mb'])} MB   energy a frame, estimated "
+                f"{shown(it['memory_mb'])} MB   energy a {of}, estimated "
                 f"{shown(it['energy_mj'])} mJ",
             ]
             if it["drops"]:

@@ -15,7 +15,7 @@ from spike_perception.bags.reader import IMAGE_TYPES, POINT_TYPES
 from spike_perception.config import Value
 from spike_perception.errors import InputError
 from spike_perception.evaluation.heard import Times, read_times
-from spike_perception.evaluation.launchable import Launchable
+from spike_perception.evaluation.launchable import EVENTS, Launchable
 from spike_perception.evaluation.session import RosSession
 from spike_perception.evaluation.usage import UsageSampler
 
@@ -30,6 +30,8 @@ LINGER_S = 1.3
 # A node that has taken less than this of a core for so long has nothing left to answer.
 IDLE_PERCENT = 5.0
 LONGEST_WORK_S = 600.0
+# The replay keeps the event queue short; how long it takes to work off is no reason to drop [s].
+PATIENCE_S = 600.0
 REFUSED = "cannot configure: "
 
 
@@ -86,9 +88,20 @@ def sensor_topic(bag: Recording, launched: Launchable, wanted: str) -> str | Non
 
 
 def hearing(
-    bag: Recording, launched: Launchable, parameters: Mapping[str, Value]
+    bag: Recording,
+    launched: Launchable,
+    parameters: Mapping[str, Value],
+    *,
+    realtime: bool = False,
 ) -> Started | None:
     """A node that hears this bag: by its parameters, or by the only topic that there is.
+
+    Args:
+        bag: the bag.
+        launched: the node.
+        parameters: its parameters by dotted name.
+        realtime: whether the bag goes at its own pace; otherwise it waits, and no event packet is
+            dropped for its age.
 
     Returns:
         None if the bag has nothing for it.
@@ -101,6 +114,8 @@ def hearing(
     if bag.topics[topic] == "sensor_msgs/msg/CompressedImage":
         set_here[wanted] = topic.removesuffix(COMPRESSED)
         set_here[f"{launched.sensor}.transport"] = "compressed"
+    if launched is EVENTS and not realtime:
+        set_here["events.queue_s"] = PATIENCE_S
     return Started(launched, {**parameters, **set_here}, topic)
 
 
@@ -175,7 +190,7 @@ def _replay(
 
 
 def _settle(session: RosSession, usage: UsageSampler, names: Sequence[str]) -> None:
-    """Wait until no node works any more: event packets are played without waiting for answers."""
+    """Wait until no node works any more: the last event windows are answered after the replay."""
     deadline = time.monotonic() + LONGEST_WORK_S
     time.sleep(LINGER_S)
     while time.monotonic() < deadline:

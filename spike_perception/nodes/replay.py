@@ -37,6 +37,10 @@ SENSOR_TYPES = (*FRAME_TYPES, *PACKET_TYPES)
 # Drivers' packets go out as our own type of the same fields where theirs is not installed.
 STAND_IN = dict.fromkeys(PACKET_TYPES, PACKET_TYPES[1])
 SETTLE_S = 0.5
+# Windows of events are answered, not packets: how far a stream may run ahead of its answers [ns].
+AHEAD_NS = 1_000_000_000
+# A scan has an answer for each of its objects; the answers of others must not push out any.
+ANSWERS_DEPTH = 1000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +71,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="TOPIC",
         help="after each image or cloud that a node publishing on TOPIC hears, wait for its answer "
-        "of the same stamp; event packets are never waited for, as windows are answered. A topic "
-        "on which several nodes answer is given once for each, so that --wait waits for all",
+        "of the same stamp; event packets, whose windows are answered, wait while answers of their "
+        f"frame_id lie {AHEAD_NS / 1e9:g} s behind. A topic on which several nodes answer is given "
+        "once for each, so that --wait waits for all",
     )
     parser.add_argument(
         "--listeners",
@@ -99,6 +104,14 @@ def header_stamp_ns(data: bytes) -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
+def header_frame_id(data: bytes) -> bytes:
+    """The frame_id of a CDR message that begins with a ``std_msgs/Header``; empty if cut short."""
+    (size,) = (
+        struct.unpack_from("<I" if data[1] & 1 else ">I", data, 12) if len(data) > 15 else (0,)
+    )
+    return data[16 : 16 + size].rstrip(b"\0")
+
+
 class Answers:
     """Stamps of what arrives on an answer topic."""
 
@@ -113,16 +126,20 @@ class Answers:
         self._subscribed = False
         self._heard: set[str] = set()
         self._stamps: set[int] = set()
+        self._newest: dict[bytes, int] = {}
         self.unanswered = 0
 
     def _subscribe(self) -> None:
         """Subscribe once the topic appears: its type is only known then."""
         for name, types in self._node.get_topic_names_and_types():
             if name == self.topic and (kind := message_class(types[0])) is not None:
-                self._node.create_subscription(
-                    kind, name, lambda data: self._stamps.add(header_stamp_ns(data)), 10, raw=True
-                )
+                self._node.create_subscription(kind, name, self._hear, ANSWERS_DEPTH, raw=True)
                 self._subscribed = True
+
+    def _hear(self, data: bytes) -> None:
+        stamp, frame = header_stamp_ns(data), header_frame_id(data)
+        self._stamps.add(stamp)
+        self._newest[frame] = max(stamp, self._newest.get(frame, stamp))
 
     def ready(self, sensors: Iterable[str]) -> bool:
         """Whether all who answer hear a sensor, and we and as many others as asked for hear them.
@@ -163,6 +180,30 @@ class Answers:
             rclpy.spin_once(self._node, timeout_sec=0.05)
         if stamp not in self._stamps:
             self.unanswered += 1
+        self._stamps.clear()
+
+    def keep_up(self, frame: bytes, stamp: int) -> None:
+        """Spin until the answers to a stream have come near enough to what was sent of it.
+
+        Given up when none has come for as long as an answer is waited for: a stream without events
+        closes no window.
+
+        Args:
+            frame: frame_id of its messages and of their answers.
+            stamp: of the message sent last [ns].
+        """
+        if not self._subscribed:  # played without --wait
+            self._subscribe()
+        newest = self._newest.setdefault(frame, stamp)
+        deadline = time.monotonic() + self._timeout_s
+        while abs(stamp - newest) > AHEAD_NS:
+            if stamp < newest or time.monotonic() > deadline:  # begun again, or silent
+                newest = self._newest[frame] = stamp
+            else:
+                rclpy.spin_once(self._node, timeout_sec=0.05)
+                if self._newest[frame] > newest:
+                    newest = self._newest[frame]
+                    deadline = time.monotonic() + self._timeout_s
         self._stamps.clear()
 
 
@@ -254,10 +295,14 @@ class Player:
             elif self._clock is not None:
                 self._tick(message.time_ns)
             self._publish(message)
-            if self._answers and message.topic in self._frames:
+            if self._answers and message.topic in self._sensors:
                 before = time.monotonic()
+                stamp = header_stamp_ns(message.data)
                 for answers in self._askers(message.topic):
-                    answers.wait_for(header_stamp_ns(message.data))
+                    if message.topic in self._frames:
+                        answers.wait_for(stamp)
+                    else:
+                        answers.keep_up(header_frame_id(message.data), stamp)
                 # Waiting for an answer stops the bag's time.
                 started += time.monotonic() - before
 

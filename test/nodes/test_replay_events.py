@@ -6,17 +6,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spike_perception.bags.events import ARRAY_TYPES, DEFINITIONS, PACKET_TYPES
+from spike_perception.nodes.replay import AHEAD_NS, Answers
+from spike_perception.nodes.stamps import stamp_ns
 from spike_perception.sensing.event_packets import EventPacker
-from spike_perception_msgs.msg import ObjectClass
+from spike_perception_msgs.msg import EventPacket, ObjectClass
 
 from .conftest import scene
 from .test_dvs_classifier import MS, OK, configured, counts
@@ -110,6 +114,49 @@ def replay(world, *arguments: object) -> dict:
     out, _ = process.communicate()
     assert process.returncode == 0
     return json.loads(out)
+
+
+def test_in_lockstep_the_stream_waits_for_answers_that_lie_behind(world, event_files, tmp_path):
+    bag, step_ns, count = tmp_path / "run", 250 * MS, 24
+    name, types, packer = PACKET_TYPES[1], store(), EventPacker(*event_files.size)
+    with Writer2(bag, version=9) as writer:
+        connection = writer.add_connection(TOPIC, name, typestore=types)
+        for k in range(count):
+            stamp = START_NS + k * step_ns
+            p = packer(event_files.burst(k, start_ns=stamp, span_ns=9_000_000))
+            message = types.types[name](
+                header(types, stamp), p.height, p.width, p.seq, p.time_base, "mono", False, p.events
+            )
+            writer.write(connection, stamp, types.serialize_cdr(message, name))
+    node = world.add(rclpy.create_node("slow"))
+    publisher = node.create_publisher(ObjectClass, "/object_class", 10)
+    waiting, most = [], []
+
+    def hear(packet: EventPacket) -> None:
+        waiting.append(packet.header)
+        first, last = (stamp_ns(each.stamp) for each in (waiting[0], waiting[-1]))
+        most.append(last - first)
+
+    def answer() -> None:
+        if waiting:
+            publisher.publish(ObjectClass(header=waiting.pop(0), source="events"))
+
+    node.create_subscription(EventPacket, TOPIC, hear, 100)
+    node.create_timer(0.05, answer)
+    replay(world, bag, "--rate", "0", "--wait", "30", "--lockstep", "/object_class")
+    assert world.spin_until(lambda: len(most) == count, 10)
+    assert max(most) <= AHEAD_NS + step_ns
+
+
+def test_a_stream_that_nobody_answers_goes_on_after_the_timeout(world):
+    player = world.add(rclpy.create_node("player"))
+    answers = Answers(player, "/object_class", 0.3, 0)
+    began = time.monotonic()
+    for second in range(7):
+        answers.keep_up(b"dvs", START_NS + second * 1_000_000_000)
+    assert 0.9 <= time.monotonic() - began < 3.0  # given up three times
+    answers.keep_up(b"dvs", START_NS)  # a bag that begins again is not waited for
+    assert time.monotonic() - began < 3.0
 
 
 @pytest.mark.parametrize("make", [driver_bag, array_bag, aedat4_file])
