@@ -44,10 +44,12 @@ DRIVE = {
     "camera.height": "480",
 }
 POLL_S = 0.2
-# Memory is compared between these parts of the time with faults: networks have been loaded and
-# every buffer has been filled once in the first, whatever leaks has had its time in the second.
-BASE = (0.3, 0.5)
-END = (0.8, 1.0)
+GROWTH = (
+    "Memory is resident memory but for segments that DDS shares between processes, which have a "
+    "fixed size. Growth is of its median, from the first quarter of the rounds of faults to the "
+    "last, after a round to warm up: every fault has then filled the buffers it fills, and every "
+    "file has been loaded anew. Empty: fewer than three rounds."
+)
 
 Memory = Mapping[str, NDArray[np.float64]]
 
@@ -95,15 +97,16 @@ def run(arguments: argparse.Namespace) -> int:
         "Soak test: faults on every sensor",
         f"{len(nodes)} nodes as processes of their own, {arguments.minutes:g} minutes.",
     )
-    _tell(report, result, memory, played["warm_s"])
+    _tell(report, result, memory, played["rounds_s"])
     page = report.write(result)
     lines = [
         f"faults injected / answered: {result['injected']} / {result['answered']}",
         *(f"not answered: {each}" for each in result["unanswered"]),
         f"nodes that died: {', '.join(died) or 'none'}",
         *(
-            f"{name}: {figures['answers']} answers, memory {shown(figures['memory_mb'])} MB, "
-            f"growth {shown(figures['memory_growth_percent'])} %"
+            f"{name}: {figures['answers']} answers, {figures['rounds']} rounds of faults, memory "
+            f"{shown(figures['memory_mb'])} MB, growth after warm-up "
+            f"{shown(figures['memory_growth_percent'])} %"
             for name, figures in result["nodes"].items()
         ),
         f"report: {page}",
@@ -193,50 +196,68 @@ def _figures(played: dict[str, Any], memory: Memory, died: dict[str, int]) -> di
             name: {
                 "answers": played["answers"].get(name, 0),
                 "counters": played["counters"].get(name, {}),
-                **growth(seen, played["warm_s"]),
+                **growth(seen, played["rounds_s"].get(name, [])),
             }
             for name, seen in memory.items()
         },
     }
 
 
-def growth(seen: NDArray[np.float64], warm_s: float) -> dict[str, float | None]:
-    """How a process's memory grew while faults were injected.
+def growth(seen: NDArray[np.float64], rounds_s: Sequence[float]) -> dict[str, Any]:
+    """How a process's memory grew from early rounds of faults to late ones.
 
     Args:
         seen: ``[N, 2]``, times (s since 1970) and memory (1e6 bytes).
-        warm_s: when faults began (s since 1970).
+        rounds_s: when each round began, and when the last one ended (s since 1970).
 
     Returns:
-        ``memory_mb``, median of the last fifth of the time, and ``memory_growth_percent`` from
-        the median of the time between 0.3 and 0.5 of it. Medians, because a node that is
-        configured anew holds less for a moment. None where too little was seen.
+        ``rounds``, how many there were; ``memory_mb``, median of the last quarter of those behind
+        the first, which warms up; and ``memory_growth_percent`` from the median of the first
+        quarter of them. Medians of whole rounds, because a flood takes more for a moment, and a
+        node that is configured anew holds less. None for fewer than three rounds, or where the
+        process was not seen.
     """
-    at, memory = seen[seen[:, 0] >= warm_s].T
-    part = (at - warm_s) / max(at.max(initial=warm_s) - warm_s, 1e-9)
-    base, end = (memory[(part >= low) & (part <= high)] for low, high in (BASE, END))
-    if not (base.size and end.size):
-        return {"memory_mb": None, "memory_growth_percent": None}
-    grown = 100.0 * (float(np.median(end)) / float(np.median(base)) - 1.0)
-    return {"memory_mb": float(np.median(end)), "memory_growth_percent": grown}
+    rounds = max(0, len(rounds_s) - 1)
+    base = end = None
+    if rounds > 2:
+        quarter = max(1, (rounds - 1) // 4)
+        base = _median(seen, rounds_s[1], rounds_s[1 + quarter])
+        end = _median(seen, rounds_s[-1 - quarter], rounds_s[-1])
+    return {
+        "rounds": rounds,
+        "memory_mb": end,
+        "memory_growth_percent": 100.0 * (end / base - 1.0) if base and end else None,
+    }
 
 
-def _tell(report: Report, result: dict[str, Any], memory: Memory, warm_s: float) -> None:
+def _median(seen: NDArray[np.float64], begun_s: float, ended_s: float) -> float | None:
+    at, memory = seen.T
+    within = memory[(at >= begun_s) & (at < ended_s)]
+    return float(np.median(within)) if within.size else None
+
+
+def _tell(
+    report: Report,
+    result: dict[str, Any],
+    memory: Memory,
+    rounds_s: Mapping[str, Sequence[float]],
+) -> None:
     grown = [each["memory_growth_percent"] for each in result["nodes"].values()]
     growths = [each for each in grown if each is not None]
     report.headline("Faults injected", result["injected"])
     report.headline("Answered", result["answered"], "told of in /diagnostics, or coped with")
     report.headline("Nodes that died", len(result["died"]))
     largest = f"{max(growths):+.1f} %" if growths else shown(None)
-    report.headline("Largest memory growth", largest, "after warm-up")
+    report.headline("Largest memory growth", largest, "of a node, after warm-up")
     report.table(
         "Nodes",
-        ["node", "answers", "memory [MB]", "growth [%]", "exit status"],
+        ["node", "answers", "rounds of faults", "memory [MB]", "growth [%]", "exit status"],
         [
-            (name, each["answers"], each["memory_mb"], each["memory_growth_percent"],
-             result["died"].get(name, 0))
+            (name, each["answers"], each["rounds"], each["memory_mb"],
+             each["memory_growth_percent"], result["died"].get(name, 0))
             for name, each in result["nodes"].items()
         ],
+        note=GROWTH,
     )  # fmt: skip
     report.table(
         "Faults",
@@ -263,17 +284,23 @@ def _tell(report: Report, result: dict[str, Any], memory: Memory, warm_s: float)
     report.figure(
         "Memory",
         "memory",
-        lambda figure, palette: _draw_memory(figure, palette, memory, warm_s),
-        note="Resident memory; time 0 is when the first fault was injected.",
+        lambda figure, palette: _draw_memory(figure, palette, memory, rounds_s),
+        note="Time 0 is when the first round of faults began, dots are where a round ended.",
         size=(9.0, 4.0),
     )
 
 
-def _draw_memory(figure: Figure, palette: Palette, memory: Memory, warm_s: float) -> None:
+def _draw_memory(
+    figure: Figure, palette: Palette, memory: Memory, rounds_s: Mapping[str, Sequence[float]]
+) -> None:
     axes = figure.subplots()
+    begun = min(each[0] for each in rounds_s.values())
     for (name, seen), colour in zip(memory.items(), palette.series, strict=False):
-        axes.plot((seen[:, 0] - warm_s) / 60.0, seen[:, 1], label=name, color=colour)
+        minutes = (seen[:, 0] - begun) / 60.0
+        axes.plot(minutes, seen[:, 1], label=name, color=colour)
+        ends = (np.array(rounds_s[name][1:]) - begun) / 60.0
+        axes.plot(ends, np.interp(ends, minutes, seen[:, 1]), "o", color=colour, markersize=4)
     axes.set_xlabel("time (min)")
-    axes.set_ylabel("resident memory (MB)")
+    axes.set_ylabel("memory (MB)")
     axes.set_ylim(bottom=0)
     axes.legend()

@@ -258,6 +258,7 @@ class FaultPlayer:
         self._folder = folder
         self._started_ns: int | None = None
         self._open: list[Open] = []
+        self._rounds: dict[str, list[float]] = {}
         self.injected: list[Injected] = []
 
     def warm_up(self) -> None:
@@ -290,14 +291,20 @@ class FaultPlayer:
         """Play with faults: each of them once at least, and a fault that has begun to its end."""
         end = time.monotonic() + seconds
         for sensor in self._sensors:
+            self._rounds |= {name: [time.time()] for name in sensor.nodes}
             sensor.script = self._script(sensor, end)
         self._until(lambda: all(e.script is None for e in self._sensors), end + OVERTIME_S)
         self._started_ns = None  # nothing is sent any more: who lags behind can catch up
         self._until(lambda: not self._open, time.monotonic() + LATE_S)
 
     def result(self) -> dict[str, Any]:
-        """Faults as they were met, messages sent, answers, and counters of /diagnostics."""
+        """Faults as they were met, messages sent, answers, and counters of /diagnostics.
+
+        ``rounds_s``: when each node began its first round of all faults, its second and so on,
+        and when the last one ended (s since 1970).
+        """
         return {
+            "rounds_s": self._rounds,
             "faults": [vars(each) for each in self.injected],
             "sent": {each.topic: each.sent for each in self._sensors},
             "answers": dict(self._watch.answers),
@@ -343,6 +350,8 @@ class FaultPlayer:
                 yield from self._rest(REST_S)
             for name in sensor.nodes:
                 yield from self._trouble(name)
+            for name in sensor.nodes:
+                self._rounds[name].append(time.time())
             if time.monotonic() >= end:
                 return
 
@@ -473,13 +482,11 @@ def run(arguments: argparse.Namespace) -> int:
             sensors = read_sensors(bag, node, arguments.nodes)
             player = FaultPlayer(node, sensors, Path(folder))
             player.warm_up()
-            warm_s = time.time()
             player.run(arguments.seconds)
         finally:
             node.destroy_node()
             rclpy.try_shutdown()
-    result = {"warm_s": warm_s, **player.result()}
-    emit(arguments, result, f"{len(player.injected)} faults")
+    emit(arguments, player.result(), f"{len(player.injected)} faults")
     return 0
 
 

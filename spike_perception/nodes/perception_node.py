@@ -30,6 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from spike_perception.config import setting
 from spike_perception.errors import InputError
+from spike_perception.nodes.allocator import give_back_freed_memory
 from spike_perception.nodes.fifo_worker import FifoWorker
 from spike_perception.nodes.health import Health, make_status
 from spike_perception.nodes.latest_worker import LatestWorker
@@ -359,6 +360,7 @@ def spin(*creators: Callable[[], PerceptionNode[Any]]) -> int:
     """
     # BLAS threads wait for their next product in a loop: at 30 Hz that costs a whole core.
     threadpool_limits(1, user_api="blas")
+    give_back_freed_memory()
     rclpy.init(args=sys.argv)
     nodes: list[PerceptionNode[Any]] = []
     executor = SingleThreadedExecutor()

@@ -19,18 +19,23 @@ DRIVE = (
 )  # fmt: skip
 
 
-def test_growth_compares_late_memory_with_that_after_warm_up():
-    times = np.arange(0.0, 110.0)
-    memory = np.where(times < 10, 10.0, 200.0 + (times > 70) * 20.0)
+def test_growth_compares_late_rounds_of_faults_with_those_after_the_first():
+    times = np.arange(0.0, 100.0)
+    memory = np.where(times < 20, 150.0, 200.0)  # the first round warms up
+    memory[times >= 80] = 220.0
     seen = np.stack([times, memory], axis=1)
-    assert growth(seen, 10.0) == {
-        "memory_mb": 220.0,
-        "memory_growth_percent": pytest.approx(10.0),
-    }
-    seen[60, 1] = 1000.0  # a moment counts for nothing
-    assert growth(seen, 10.0)["memory_growth_percent"] == pytest.approx(10.0)
-    assert growth(seen[:20], 10.0)["memory_growth_percent"] == 0.0
-    assert growth(seen, 1e9) == {"memory_mb": None, "memory_growth_percent": None}
+    rounds = np.arange(10.0, 110.0, 10.0)
+    grown = {"rounds": 9, "memory_mb": 220.0, "memory_growth_percent": pytest.approx(10.0)}
+    assert growth(seen, rounds) == grown
+    seen[25, 1] = seen[85, 1] = 1000.0  # a moment counts for nothing
+    assert growth(seen, rounds) == grown
+    memory[times < 80] = 200.0
+    assert growth(seen, rounds[:4])["memory_growth_percent"] == 0.0
+    for few in (rounds[:3], rounds[:1], []):
+        assert growth(seen, few) == {
+            "rounds": max(0, len(few) - 1), "memory_mb": None, "memory_growth_percent": None,
+        }  # fmt: skip
+    assert growth(seen[:40], rounds)["memory_growth_percent"] is None  # it has died
 
 
 def test_faults_are_counted_by_kind_and_node_and_unanswered_ones_are_named():
@@ -40,7 +45,8 @@ def test_faults_are_counted_by_kind_and_node_and_unanswered_ones_are_named():
         {"fault": "stale", "node": "a", "messages": 0, "answered_by": "stale", "seconds": 2.0},
     ]
     played = {
-        "faults": met, "warm_s": 0.0, "sent": {"/x": 30}, "answers": {"a": 5}, "counters": {},
+        "faults": met, "rounds_s": {"a": [-1.0, 0.0, 1.0, 2.0]}, "sent": {"/x": 30},
+        "answers": {"a": 5}, "counters": {},
     }  # fmt: skip
     memory = {"a": np.array([[0.0, 100.0], [1.0, 100.0]])}
     result = _figures(played, memory, {"a": -9})
@@ -52,6 +58,7 @@ def test_faults_are_counted_by_kind_and_node_and_unanswered_ones_are_named():
     }  # fmt: skip
     assert result["died"] == {"a": -9}
     assert result["nodes"]["a"]["answers"] == 5
+    assert result["nodes"]["a"]["memory_mb"] == 100.0
 
 
 @pytest.mark.parametrize("minutes", ["nan", "inf", "-1"])
@@ -94,7 +101,7 @@ def test_a_minute_of_faults_kills_no_node_and_every_fault_is_answered(
         ("deactivate_at_work", "dvs_classifier"),
     ):
         assert (fault, node) in injected
-    assert all(each["answers"] for each in result["nodes"].values())
+    assert all(each["answers"] and each["rounds"] for each in result["nodes"].values())
     assert (tmp_path / "soak" / "report.html").is_file()
 
 
