@@ -6,7 +6,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,12 +85,7 @@ class EventBag(BagReader):
     """A bag opened for reading events; see :class:`~spike_perception.bags.reader.BagReader`."""
 
     def _typestore(self) -> Typestore:
-        from rosbags.typesys import get_types_from_msg
-
-        store = super()._typestore()
-        for name, text in DEFINITIONS.items():
-            store.register(get_types_from_msg(text, name))
-        return store
+        return _with_definitions(super()._typestore())
 
     def event_topic(self, topic: str = "") -> str:
         """The event topic named, or the only one if none is named.
@@ -108,16 +104,7 @@ class EventBag(BagReader):
         """
         topic = self._choose(topic, PACKET_TYPES, "EventPacket")
         for stamp_ns, message in self.messages(topic):
-            packet = EventPacket(
-                message.height,
-                message.width,
-                message.seq,
-                message.time_base,
-                message.encoding,
-                bool(message.is_bigendian),
-                message.events,
-            )
-            yield StampedPacket(stamp_ns, message.header.frame_id, packet)
+            yield _stamped_packet(stamp_ns, message)
 
     def arrays(self, topic: str = "") -> Iterator[StampedEvents]:
         """Yield the events of one ``EventArray`` topic, in order of recording.
@@ -132,6 +119,49 @@ class EventBag(BagReader):
                 yield parse(data)
             except EventError as error:
                 raise self._damaged(topic, error) from error
+
+
+def packet_from_cdr(data: bytes) -> StampedPacket:
+    """Read an ``EventPacket`` in CDR; what it holds is not looked at.
+
+    Raises:
+        EventError: ``truncated_packet``.
+    """
+    try:
+        message: Any = _packet_types().deserialize_cdr(data, PACKET_TYPES[1])
+    # Damaged data breaks the parser in its own ways.
+    except Exception as error:
+        raise EventError("truncated_packet", f"no EventPacket in {len(data)} bytes") from error
+    stamp = message.header.stamp
+    return _stamped_packet(stamp.sec * 1_000_000_000 + stamp.nanosec, message)
+
+
+@cache
+def _packet_types() -> Typestore:
+    from rosbags.typesys import Stores, get_typestore
+
+    return _with_definitions(get_typestore(Stores.ROS2_JAZZY))
+
+
+def _with_definitions(store: Typestore) -> Typestore:
+    from rosbags.typesys import get_types_from_msg
+
+    for name, text in DEFINITIONS.items():
+        store.register(get_types_from_msg(text, name))
+    return store
+
+
+def _stamped_packet(stamp_ns: int, message: Any) -> StampedPacket:
+    packet = EventPacket(
+        message.height,
+        message.width,
+        message.seq,
+        message.time_base,
+        message.encoding,
+        bool(message.is_bigendian),
+        message.events,
+    )
+    return StampedPacket(stamp_ns, message.header.frame_id, packet)
 
 
 _ROS1_EVENT = np.dtype(

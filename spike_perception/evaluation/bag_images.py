@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of a bag and of a place map by their position, for reports and estimates."""
+"""Images and other messages by their position, for reports and estimates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from spike_perception.bags.reader import BagReader
 from spike_perception.errors import InputError
@@ -25,13 +25,13 @@ class Pictures(Protocol):
         """One image, uint8 ``[H, W, 3]``, RGB; raises InputError where there is none."""
 
 
-class BagImages(BagReader):
-    """Images of one topic of a bag, read one at a time, as a context manager.
+class BagMessages(BagReader):
+    """Messages of one topic of a bag, read one at a time, as a context manager.
 
     Args:
         path: the bag.
-        topic: its image topic.
-        times: times of that topic's messages, as :func:`heard.read_times` gives them.
+        topic: the topic.
+        times: times of its messages, as :func:`heard.read_times` gives them.
     """
 
     def __init__(self, path: Path, topic: str, times: Times) -> None:
@@ -39,22 +39,41 @@ class BagImages(BagReader):
         self._topic = topic
         self._times = times
         self._at_ns = 0
-        self.names = tuple(str(k) for k in range(len(times.stamp_ns)))
 
-    def image(self, index: int) -> RgbImage:
-        """One image; refusals as :meth:`BagReader.images`, or ``image_missing``."""
+    def message(self, index: int) -> Any:
+        """One message; refusals as :meth:`BagReader.messages`, or ``message_missing``."""
+        wanted = self._go_to(index)
+        for stamp_ns, message in self.messages(self._topic):
+            if stamp_ns == wanted:
+                return message
+        raise InputError("message_missing", f"{self.path} has no message of stamp {wanted} ns")
+
+    def _go_to(self, index: int) -> int:
+        """Read at this position from now on; its stamp [ns]."""
         self._at_ns = int(self._times.recorded_ns[index])
-        wanted = int(self._times.stamp_ns[index])
-        for each in self.images(self._topic):
-            if each.stamp_ns == wanted:
-                return each.image
-        raise InputError("image_missing", f"{self.path} has no image of stamp {wanted} ns")
+        return int(self._times.stamp_ns[index])
 
     def _data(self, topic: str) -> Iterator[tuple[str, bytes]]:
         connections = [each for each in self._reader.connections if each.topic == topic]
         found = self._reader.messages(connections, start=self._at_ns, stop=self._at_ns + 1)
         for connection, _, data in found:
             yield connection.msgtype, data
+
+
+class BagImages(BagMessages):
+    """Images of one topic of a bag; arguments as of :class:`BagMessages`."""
+
+    def __init__(self, path: Path, topic: str, times: Times) -> None:
+        super().__init__(path, topic, times)
+        self.names = tuple(str(k) for k in range(len(times.stamp_ns)))
+
+    def image(self, index: int) -> RgbImage:
+        """One image; refusals as :meth:`BagReader.images`, or ``image_missing``."""
+        wanted = self._go_to(index)
+        for each in self.images(self._topic):
+            if each.stamp_ns == wanted:
+                return each.image
+        raise InputError("image_missing", f"{self.path} has no image of stamp {wanted} ns")
 
 
 class MapImages:

@@ -42,7 +42,7 @@ COMPARED = (
     ("Processor time an answer (ms)", "cpu_ms_per_answer"),
     ("Memory (MB)", "memory_mb"),
     ("Memory growth (MB)", "memory_growth_mb"),
-    ("Energy a frame, estimated (mJ)", "energy_mj"),
+    ("Energy a frame or window, estimated (mJ)", "energy_mj"),
     ("Weights", "weights_id"),
     ("Answers", "answers_id"),
 )
@@ -69,8 +69,10 @@ def tell_run(
                 f"p95 {each['end_to_end_p95_ms']:.1f}, p99 {each['end_to_end_p99_ms']:.1f} ms, "
                 f"{name}",
             )
-        if each["energy_mj"] is not None:
-            report.headline("Energy, estimated", f"{shown(each['energy_mj'])} mJ", "a frame")
+        if each["energy"]:
+            report.headline(
+                "Energy, estimated", f"{shown(each['energy_mj'])} mJ", _of(name, each["energy"])
+            )
     known = {name: values for name, values in latencies.items() if np.isfinite(values).any()}
     if known:
         report.figure(
@@ -88,7 +90,9 @@ def tell_run(
             for label, key in COMPARED
             if key not in _JUDGEMENTS and (cells := _cells(nodes.values(), key))
         ],
-        note="Processor time and memory of each node's process, while it answered.",
+        note="Processor time and memory of each node's process, while it answered. Energy is of "
+        "an image, of all objects that are named in a scan (their mean number times the energy of "
+        "one), or of a window of events; an estimate, not measured.",
     )
     rows = [
         [name, reason, count]
@@ -103,6 +107,12 @@ def tell_run(
         note="By reason, as on /diagnostics. Not explained are those without an answer, and "
         "without a reason up to the node's last word.",
     )
+
+
+def _of(name: str, energy: Mapping[str, Any]) -> str:
+    """What an estimate is of."""
+    each = f" of {energy['objects']:.1f} objects" if "objects" in energy else ""
+    return f"a {energy['of']}{each}, {name}"
 
 
 _JUDGEMENTS = {key for _, key in COMPARED[:12]}

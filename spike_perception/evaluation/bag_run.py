@@ -14,12 +14,11 @@ import numpy.typing as npt
 
 from spike_perception.bags.event_replay import open_recording
 from spike_perception.config import Value
-from spike_perception.deploy.runtime import load_runtime
-from spike_perception.deploy.shipped import MODELS, shipped_file
 from spike_perception.errors import InputError
 from spike_perception.evaluation import metrics
 from spike_perception.evaluation.answers import judge, read_answers, statuses
 from spike_perception.evaluation.bag_classes import threshold_curve
+from spike_perception.evaluation.bag_energy import node_energy
 from spike_perception.evaluation.bag_images import BagImages, MapImages
 from spike_perception.evaluation.bag_names import judge_played
 from spike_perception.evaluation.bag_places import (
@@ -45,19 +44,15 @@ from spike_perception.evaluation.heard import (
     read_diagnostics,
     read_times,
 )
-from spike_perception.evaluation.launchable import CAMERA, PLACES
-from spike_perception.evaluation.naming import energy
+from spike_perception.evaluation.launchable import PLACES
 from spike_perception.evaluation.places import descriptor_figures
 from spike_perception.evaluation.replayed import Played, Started, hearing, play_through
 from spike_perception.evaluation.report import Report
-from spike_perception.places.descriptors import create_descriptor
 from spike_perception.places.map import PlaceMap
 
 __all__ = ["CANDIDATES", "NodeResult", "Question", "is_map", "map_descriptor", "play", "tell"]
 
 SQLITE = b"SQLite format 3\0"
-# Images that energy is estimated on, spread evenly over the bag.
-ENERGY_SAMPLES = 32
 TRUE_POSES = "/ground_truth/odom"
 
 Seconds = npt.NDArray[np.float64]
@@ -268,7 +263,8 @@ def _common(
     said = read_diagnostics(played.answers, launched.node)
     dropped = drops(said)
     unanswered = messages - answered if frames else None
-    spent = _energy(question, node, times, said)
+    words = int(said.get("vocabulary", {}).get("words", 0))
+    spent = node_energy(question.bag, node, times, words)
     start, end = (heard.heard_ns.min(), heard.heard_ns.max()) if len(heard.heard_ns) else (0, 0)
     return {
         "messages": messages,
@@ -289,32 +285,6 @@ def _common(
 
 def _prefixed(prefix: str, seconds: Seconds) -> dict[str, float | None]:
     return {f"{prefix}{key}": v for key, v in metrics.percentiles_ms(seconds).items()}
-
-
-def _energy(
-    question: Question, node: Started, times: Times, said: Mapping[str, Mapping[str, str]]
-) -> dict[str, Any] | None:
-    """Estimated energy of one image; None for a network that does not take images."""
-    launched, parameters = node.launched, node.parameters
-    if launched is PLACES:
-        runtime = getattr(create_descriptor(str(parameters["descriptor.name"])), "runtime", None)
-    elif launched is CAMERA:
-        bundle = shipped_file(str(parameters["model.bundle"]), MODELS)
-        runtime = load_runtime(bundle, precision=str(parameters["model.precision"]), threads=1)
-    else:
-        return None
-    if runtime is None:
-        return None
-    wanted = sorted({k * len(times.stamp_ns) // ENERGY_SAMPLES for k in range(ENERGY_SAMPLES)})
-    samples = []
-    with BagImages(question.bag, node.topic, times) as images:
-        for k in wanted:
-            try:
-                samples.append(runtime.prepare_images([images.image(k)])[0])
-            except InputError:  # such an image is not answered either
-                continue
-    words = int(said.get("vocabulary", {}).get("words", 0))
-    return energy(runtime, np.stack(samples), words) if samples else None
 
 
 @dataclass(frozen=True)

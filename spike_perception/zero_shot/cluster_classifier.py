@@ -90,6 +90,22 @@ class NamedScan:
     left_out: int
 
 
+def choose_objects(
+    xyz: NDArray[np.float32], config: ClusterClassifierConfig
+) -> tuple[list[Cluster], int]:
+    """The objects of a scan that are named, and how many are left out, as :class:`NamedScan`.
+
+    Args:
+        xyz: float32 [N, 3] (m), finite, the sensor at the origin, z up.
+        config: sections ``clusters`` and ``objects`` count.
+    """
+    found, beyond = find_and_count(xyz, config.clusters)
+    if config.objects.first == "largest":
+        found.sort(key=lambda each: -len(each.rows))
+    named = found[: config.objects.most]
+    return named, len(found) - len(named) + beyond
+
+
 class ClusterClassifier(Namer[ClusterClassifierConfig]):
     """Names the objects of LiDAR scans by the words of a vocabulary.
 
@@ -143,16 +159,12 @@ class ClusterClassifier(Namer[ClusterClassifierConfig]):
             InputError: as :meth:`StreamOrder.check` and :meth:`Runtime.infer`.
         """
         self._order.check(stamp_ns)
-        config = self.config
-        found, beyond = find_and_count(xyz, config.clusters)
-        if config.objects.first == "largest":
-            found.sort(key=lambda each: -len(each.rows))
-        named = found[: config.objects.most]
+        named, left_out = choose_objects(xyz, self.config)
         answers: list[Answer] = []
         if named:
             answers = self.name(self._features([cluster_points(xyz, each) for each in named]))
         self._order.follow(stamp_ns)
-        return NamedScan(tuple(named), tuple(answers), len(found) - len(named) + beyond)
+        return NamedScan(tuple(named), tuple(answers), left_out)
 
     def reset(self) -> None:
         """Begin a new stream: stamps may be anything."""

@@ -16,6 +16,7 @@ from spike_perception.bags.events import (
     EventBag,
     events_from_cdr,
     events_from_ros1,
+    packet_from_cdr,
 )
 from spike_perception.bags.raw import RawBag
 from spike_perception.errors import InputError
@@ -70,6 +71,22 @@ def test_packets(tmp_path: Path, name: str, storage: StoragePlugin) -> None:
     events = decode_all([each.packet for each in stamped])
     assert events.t_ns.tolist() == [0, 4_096_000, 8_192_000]
     assert events.polarity.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("name", PACKET_TYPES)
+def test_packets_in_cdr(tmp_path: Path, name: str) -> None:
+    path = packet_bag(tmp_path / "bag", name, StoragePlugin.MCAP)
+    with EventBag(path) as bag, RawBag(path) as raw:
+        messages = [each.data for each in raw.raw(["/events"])]
+        for wanted, data in zip(bag.packets(), messages, strict=True):
+            found = packet_from_cdr(data)
+            assert (found.stamp_ns, found.frame_id) == (wanted.stamp_ns, wanted.frame_id)
+            assert found.packet._replace(events=b"") == wanted.packet._replace(events=b"")
+            assert bytes(found.packet.events) == bytes(wanted.packet.events)
+    for length in (0, 3, 20, len(messages[0]) - 2):
+        with pytest.raises(EventError) as caught:
+            packet_from_cdr(messages[0][:length])
+        assert caught.value.reason == "truncated_packet"
 
 
 def test_our_packet_message_has_the_fields_of_the_drivers(repository: Path) -> None:

@@ -14,6 +14,8 @@ from spike_perception.bags.from_images import write_bag
 from spike_perception.bags.images import ImageSequence
 from spike_perception.bags.writer import BagWriter
 from spike_perception.cli import main
+from spike_perception.evaluation.report import shown
+from spike_perception.sensing.event_packets import EventPacker
 
 from ..conftest import blocks
 
@@ -150,6 +152,58 @@ def test_names_are_judged_and_drops_have_reasons(tmp_path, camera_files, monkeyp
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Names over time" in page
     assert "zero_stamp" in page
+
+
+def sensors_bag(path: Path, event_files, scan_of) -> Path:
+    """Three scans of two objects, one and none, and packets that close eight windows."""
+    pack = EventPacker(*event_files.size)
+    with BagWriter(path) as bag:
+        for k, numbers in enumerate(((0, 1), (1,), ())):
+            bag.point_cloud("/lidar/points", START_NS + k, "lidar", scan_of(*numbers))
+        for k in range(9):
+            stamp = START_NS + 10 + k * 50_000_000
+            packet = pack(event_files.burst(k, start_ns=stamp, span_ns=40_000_000))
+            bag.event_packet("/event_camera/events", stamp, stamp, "event_camera", packet)
+    return path
+
+
+@pytest.mark.slow
+def test_every_node_says_what_its_energy_is_of(
+    tmp_path, lidar_files, event_files, scan_of, monkeypatch, capsys
+):
+    pytest.importorskip("rclpy")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bag = sensors_bag(tmp_path / "bag", event_files, scan_of)
+    nodes = {"lidar_classifier": lidar_files, "dvs_classifier": event_files}
+    settings = [
+        word
+        for node, files in nodes.items()
+        for key, value in (
+            ("model.bundle", files.bundle),
+            ("vocabulary.pack", files.pack),
+            ("vocabulary.bank", files.bank),
+        )
+        for word in ("--set", f"{node}/{key}={value}")
+    ]
+    found = evaluate(
+        tmp_path,
+        *("bag", bag, "--launch", "perception", "--report", tmp_path / "report", *settings),
+        *("--set", "events.window.overlap=0.0"),
+    )
+    lidar, events = (found[node] for node in nodes)
+    assert lidar["energy"]["of"] == "frame"
+    assert lidar["energy"]["objects"] == 1.0 == lidar["answers"] / lidar["messages"]
+    assert lidar["energy_mj"] == pytest.approx(lidar["energy"]["object_mj"])
+    assert events["energy"]["of"] == "window"
+    assert events["energy_mj"] == events["energy"]["student_mj"] > 0
+    for each in (lidar, events):
+        assert each["energy"]["head_mj"] > 0  # of the words that the node says it has
+    told = capsys.readouterr().out
+    assert f"energy a frame, estimated {shown(lidar['energy_mj'])} mJ" in told
+    assert f"energy a window, estimated {shown(events['energy_mj'])} mJ" in told
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "a frame of 1.0 objects, lidar_classifier" in page
+    assert "a window, dvs_classifier" in page
 
 
 @pytest.mark.parametrize(
