@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from spike_perception.deploy import shipped
-from spike_perception.deploy.shipped import VOCABULARIES, shipped_file
+from spike_perception.deploy.bundle import Bundle
+from spike_perception.deploy.shipped import MODELS, VOCABULARIES, shipped_file
 from spike_perception.errors import InputError
+from spike_perception.zero_shot.bank import WordBank
+from spike_perception.zero_shot.pack import VocabularyPack
 
 
 @pytest.fixture
@@ -45,3 +48,21 @@ def test_somebody_elses_home_that_does_not_exist_is_refused(share):
     with pytest.raises(InputError) as refused:
         shipped_file("~nobody-of-this-name/mine.safetensors")
     assert refused.value.reason == "file_missing"
+
+
+def test_all_that_is_shipped_fits_together():
+    models = shipped.share_folder() / MODELS
+    files = sorted(models.glob("*.safetensors"))
+    banks = [each for each in files if each.stem.endswith("_bank")]
+    bundles = {each: Bundle.load(each).encoder_id for each in files if each not in banks}
+    assert {"camera", "place", "points", "points_m", "pointnet", "events"} <= {
+        each.stem for each in bundles
+    }
+    for each, encoder_id in bundles.items():
+        assert each.stat().st_size <= 12_000_000
+        assert encoder_id in each.with_suffix(".md").read_text(), f"card of {each.stem}"
+    known = set(bundles.values())
+    assert {WordBank.load(each).encoder_id for each in banks} <= known
+    packs = sorted((models / "vocabularies").glob("*.safetensors"))
+    assert packs
+    assert {VocabularyPack.load(each).encoder_id for each in packs} <= known
