@@ -116,14 +116,22 @@ def emit(arguments: argparse.Namespace, result: dict[str, Any], text: str) -> No
     """Print a command's result: ``text`` for people, and JSON where ``--json`` asks for it.
 
     With ``--json -`` standard output carries the JSON alone.
+
+    Raises:
+        InputError: ``cannot_write`` if the JSON's file cannot be written; the text is printed then.
     """
     if arguments.json == "-":
         json.dump(result, sys.stdout, indent=2, allow_nan=False)
         sys.stdout.write("\n")
         return
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     print(text)
+    if arguments.json:
+        try:
+            Path(arguments.json).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+        except OSError as error:
+            raise InputError(
+                "cannot_write", f"--json {arguments.json}: {error.strerror}"
+            ) from error
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -98,6 +98,8 @@ class Aedat4Recording:
             yield events[(x < self.width) & (y < self.height)]
 
     def _unreadable(self, why: object) -> InputError:
+        # dv-processing tells where in its source, what, and then the whole stack.
+        told = str(why).partition("\nStacktrace")[0].strip().rpartition("\n")[2]
         return InputError(
-            "recording_unreadable", f"{self.path} is no readable AEDAT4 file of events: {why}"
+            "recording_unreadable", f"{self.path} is no readable AEDAT4 file of events: {told}"
         )

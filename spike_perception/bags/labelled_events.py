@@ -116,11 +116,13 @@ class EventFiles(FolderFiles):
             raise self._bad_table(str(error)) from error
         there = {name.rsplit(".", 1)[0]: name for name in self._found(1)[0] + self._found(0)[0]}
         labels = {}
-        for row in rows[1:]:
-            if len(row) != 2:
-                raise self._bad_table(f"the line {row} has not two columns")
+        for number, row in enumerate(rows):
             key = row[0].strip().rsplit(".", 1)[0]
             name = there.get(key) or there.get(f"events/{key}")
+            if number == 0 and name is None:
+                continue  # the header; without one the first line is a recording like the others
+            if len(row) != 2:
+                raise self._bad_table(f"the line {row} has not two columns")
             if name is None:
                 raise self._bad_table(f"there is no recording {row[0]!r}")
             labels[name] = row[1].strip()

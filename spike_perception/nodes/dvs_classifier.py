@@ -22,7 +22,14 @@ from spike_perception.config import section, setting
 from spike_perception.errors import InputError
 from spike_perception.nodes.class_overlay import overlay
 from spike_perception.nodes.classifier_node import ClassifierNode
-from spike_perception.nodes.event_input import EventInputConfig, Piece, offer, pieces, weigh
+from spike_perception.nodes.event_input import (
+    EventInputConfig,
+    Piece,
+    missing_packages,
+    offer,
+    pieces,
+    weigh,
+)
 from spike_perception.nodes.fifo_worker import FifoWorker, Limits
 from spike_perception.nodes.health import make_status
 from spike_perception.nodes.images import image_message
@@ -131,9 +138,12 @@ class DvsClassifierNode(ClassifierNode[DvsClassifierConfig, EventClassifier]):
         publishers = self.get_publishers_info_by_topic(topic)
         found = offer(events, publishers)
         if found is None:
-            there = ", ".join(sorted({each.topic_type for each in publishers})) or "nobody"
+            types = sorted({each.topic_type for each in publishers})
+            there = ", ".join(types) or "nobody"
             wanted = "events" if events.type == "auto" else events.type
             self._source = f"waiting for {wanted} on {topic}, where {there} publishes"
+            if missing := missing_packages(events, types):
+                self._source += f"; not installed here: {', '.join(missing)}"
         else:
             self._source = f"{found.message_type.__name__} on {topic}, {found.reliability}"
             self.subscribe(

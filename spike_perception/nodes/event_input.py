@@ -91,6 +91,13 @@ def offer(config: EventInputConfig, publishers: Iterable[TopicEndpointInfo]) -> 
     return None
 
 
+def missing_packages(config: EventInputConfig, offered: Iterable[str]) -> list[str]:
+    """Packages, not installed here, of those types among ``offered`` that could be heard."""
+    wanted = TYPES if config.type == "auto" else (config.type,)
+    missing = (each for each in offered if each in wanted and message_class(each) is None)
+    return [each.partition("/")[0] for each in missing]
+
+
 class Piece(NamedTuple):
     """A part of the stream: header of its first message, and packet or cloud."""
 

@@ -80,7 +80,7 @@ class TimeConfig:
 
     jump_back_s: float = setting(
         1.0,
-        "images older than the last by more than this begin a new run, by less are dropped (s)",
+        "messages older than the last by more than this begin a new run, by less are dropped (s)",
         minimum=0.0,
         maximum=3600.0,
     )

@@ -207,7 +207,7 @@ def _heading(plan: NDArray[np.float32]) -> float:
 
 _VOXEL = 0.5  # of the gap at which points are joined
 _BAND = 1.3  # outer over inner range of the bands that are searched one by one
-_INNERMOST = 0.5  # m, inner range of the first band, or more
+_INNERMOST = 0.05  # m, inner range of the first band, or more: nearer gaps seem too wide
 _CIRCLE = 2 * np.pi + 1e-6  # turns rounded to float32 must stay below the period of the search
 
 

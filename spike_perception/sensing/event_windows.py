@@ -32,7 +32,10 @@ class WindowConfig:
         0.5, "share of a window that the next one repeats", minimum=0.0, maximum=0.95
     )
     min_events: int = setting(
-        64, "windows with fewer events are passed over (counted as sparse)", minimum=1
+        64,
+        "windows with fewer events are passed over (counted as sparse)",
+        minimum=1,
+        maximum=MAX_WINDOW_EVENTS,
     )
 
 

@@ -136,16 +136,22 @@ def carry_out(
         config: as resolved.
         train: takes it, the run's folder and the command line; returns the metrics document, None
             in processes of a distributed run that write nothing.
+
+    Raises:
+        InputError: ``cannot_write`` if the run's folder is a file, and the reasons of ``train``.
     """
     if tell_configuration(arguments, config):
         return 0
+    out: Path = arguments.out
+    if out.exists() and not out.is_dir():
+        raise InputError("cannot_write", f"{out} is a file; a run needs a folder of its own")
 
     def work() -> int:
         if arguments.fresh:
             from spike_perception.training.trainer import CHECKPOINT
 
-            (arguments.out / CHECKPOINT).unlink(missing_ok=True)
-        found = train(config, arguments.out, command_line())
+            (out / CHECKPOINT).unlink(missing_ok=True)
+        found = train(config, out, command_line())
         if found is not None:
             lines = [f"{name:<56}{value:>10.4f}" for name, value in found["metrics"].items()]
             lines += [
@@ -153,7 +159,7 @@ def carry_out(
                 for name, value in found.items()
                 if name.endswith(_SPEED) and value
             ]
-            emit(arguments, found, "\n".join([*lines, f"run folder {arguments.out}"]))
+            emit(arguments, found, "\n".join([*lines, f"run folder {out}"]))
         return 0
 
     return until_stopped(work)

@@ -85,3 +85,4 @@ def test_aedat4_refusals(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             Aedat4Recording(broken)
         assert caught.value.reason == "recording_unreadable"
+        assert "Stacktrace" not in str(caught.value) and "\n" not in str(caught.value)

@@ -61,6 +61,13 @@ def test_a_table_of_labels(tmp_path: Path) -> None:
     assert open_event_set(changed).id != sets[0].id
 
 
+def test_a_table_without_a_header_loses_no_recording(tmp_path: Path) -> None:
+    table = TABLE.partition(b"\r\n")[2]
+    found = open_event_set(write_zip(tmp_path / "set.zip", FILES | {"labels.csv": table}))
+    assert found.names == ["events/1.bs2", "events/2.bs2", "events/10.bs2"]
+    assert found.labels.tolist() == [0, 1, 1]
+
+
 def test_one_folder_a_class(tmp_path: Path) -> None:
     files = {"train/b/2.bs2": TWO, "train/b/10.bs2": TEN, "train/a/1.bs2": ONE}
     path = write_zip(tmp_path / "set.zip", files | {"train/a/2.bs2": bs2((200, 90, 1, 0))})

@@ -16,6 +16,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2, PointField
 
+from spike_perception.nodes import event_input
 from spike_perception.nodes.dvs_classifier import DvsClassifierNode
 from spike_perception.nodes.place_recognizer import PlaceRecognizerNode
 from spike_perception.nodes.stamps import stamp_ns, to_stamp
@@ -297,6 +298,16 @@ def test_what_else_is_published_there_is_told(world, event_files):
     assert node.trigger_activate() == OK
     wanted = f"waiting for events on {TOPIC}, where sensor_msgs/msg/Image publishes"
     assert world.spin_until(lambda: any(s.message == wanted for a in told for s in a.status))
+
+
+def test_a_type_that_is_not_installed_is_told(world, event_files, monkeypatch):
+    told = world.collect(DiagnosticArray, "/diagnostics", 1000)
+    monkeypatch.setattr(event_input, "message_class", lambda _: None)
+    world.client.create_publisher(EventPacket, TOPIC, 10)
+    node = configured(world, event_files)
+    assert node.trigger_activate() == OK
+    wanted = "publishes; not installed here: spike_perception_msgs"
+    assert world.spin_until(lambda: any(s.message.endswith(wanted) for a in told for s in a.status))
 
 
 def test_best_effort_publishers_are_heard_too(world, event_files):

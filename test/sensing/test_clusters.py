@@ -240,3 +240,12 @@ def test_what_is_beyond_the_most_objects_is_counted() -> None:
     assert find_and_count(xyz, flat())[1] == 0
     found, beyond = find_and_count(xyz, flat(max_objects=1))
     assert (len(found), beyond) == (1, 3)
+
+
+def test_gaps_right_beside_the_sensor_are_measured_as_elsewhere() -> None:
+    # Columns of points 4 cm apart at a range of 20 cm: weighted 12 cm, where 13 cm are allowed.
+    turn, height = np.meshgrid(0.2 * np.arange(12), np.linspace(0.0, 0.5, 11))
+    arc = np.stack([0.2 * np.cos(turn), 0.2 * np.sin(turn), height], axis=-1)
+    near = {"min_range": 0.1, "distance": 0.13, "ground.method": "none"}
+    found = find_clusters(arc.reshape(-1, 3).astype(np.float32), from_flat(ClusterConfig, near))
+    assert [len(each.rows) for each in found] == [132]

@@ -30,10 +30,14 @@ def test_every_command_has_help(words, capsys):
     assert f"spike-train {' '.join(words)}" in shown and line in " ".join(shown.split())
 
 
-def test_unknown_commands_and_bad_input_end_with_status_2(capsys):
+def test_unknown_commands_and_bad_input_end_with_status_2(capsys, tmp_path):
     assert main(["distil"]) == 2
     assert "spike-train: no command 'distil'" in capsys.readouterr().err
     assert main(["export", "nowhere", "x.safetensors"]) == 2
     assert capsys.readouterr().err.startswith("spike-train: nowhere")
+    absent = tmp_path / "absent" / "shown.json"
+    assert main(["svl", str(tmp_path), "--show-config", "--json", str(absent)]) == 2
+    shown = capsys.readouterr()
+    assert "name: points" in shown.out and "absent" in shown.err
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("spike-train ")

@@ -124,7 +124,7 @@ def base_size(config: AblationConfig) -> str:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_run_folder(parser)
-    add_configuration(parser, preset_names(), "ablation")
+    add_configuration(parser, preset_names(AblationConfig), "ablation")
     add_sets(parser, "set.npz,split=train")
 
 

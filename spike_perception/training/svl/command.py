@@ -32,7 +32,7 @@ T = TypeVar("T", bound=RunConfig)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_run_folder(parser)
-    add_configuration(parser, preset_names(), "cpu")
+    add_configuration(parser, preset_names(SVLConfig), "cpu")
     add_sets(parser, "set.npz,split=train,without=modelnet10 or FOLDER,labels=false")
 
 

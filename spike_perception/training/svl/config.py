@@ -397,9 +397,17 @@ def parse_entry(text: str) -> ShapeData:
     return from_flat(ShapeData, {"path": path, **dict(parse_setting(each) for each in rest)})
 
 
-def preset_names(prefix: str = "") -> tuple[str, ...]:
-    """Configurations that come with the commands."""
-    return tuple(sorted(each.stem for each in PRESETS.glob(f"{prefix}*.yaml")))
+def preset_names(kind: type[RunConfig]) -> tuple[str, ...]:
+    """Configurations that come with the command of this kind."""
+
+    def fits(name: str) -> bool:
+        try:
+            kind.load(name)
+        except InputError:
+            return False
+        return True
+
+    return tuple(filter(fits, sorted(each.stem for each in PRESETS.glob("*.yaml"))))
 
 
 def _sets(key: str, entries: object) -> tuple[ShapeData, ...]:

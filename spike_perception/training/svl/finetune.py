@@ -37,7 +37,7 @@ VOCABULARY = "vocabulary.safetensors"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_run_folder(parser)
-    add_configuration(parser, preset_names(), "finetune", teacher=False)
+    add_configuration(parser, preset_names(FinetuneConfig), "finetune", teacher=False)
     add_sets(parser, "set.npz,split=train or events.zip,limit=800")
     parser.add_argument(
         "--kind", choices=("points", "events"), default="", help="as setting kind: what data are"

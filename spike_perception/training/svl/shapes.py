@@ -137,7 +137,8 @@ def open_shapes(
         )
     clouds = np.empty((len(kept), points, 6), np.float32)
     coloured = 0
-    files = [_file(found.path, split, found.names[index]) for index in kept]
+    # There are none for what lies in an archive.
+    files = [found.path / found.names[index] for index in kept]
     for row, (index, file) in enumerate(zip(kept, files, strict=True)):
         xyz = found.points(int(index))
         colours = _colours(file, len(xyz))
@@ -190,11 +191,6 @@ def chosen(names: tuple[str, ...], only: Sequence[str] | None) -> tuple[str, ...
             f"the set has no class {', '.join(missing)}; its classes are {', '.join(names)}",
         )
     return wanted
-
-
-def _file(path: Path, split: str | None, name: str) -> Path:
-    """File of one shape of a folder; there is none for what lies in an archive."""
-    return (path / split if split else path) / name
 
 
 def _colours(file: Path, count: int) -> NDArray[np.float32] | None:

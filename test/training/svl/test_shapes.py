@@ -102,6 +102,7 @@ def test_a_folder_may_carry_colours(tmp_path: Path) -> None:
     assert shapes.classes == ("cup", "lamp")
     assert shapes.colours is not None
     np.testing.assert_allclose(shapes.colours[1], np.load(tmp_path / "lamp" / "a.npy")[:, 3:])
+    assert open_shapes(tmp_path.parent, tmp_path.name, points=50).colours is not None
     np.save(tmp_path / "lamp" / "b.npy", rng.random((50, 3)).astype(np.float32))
     assert open_shapes(tmp_path, points=50).colours is None
 
@@ -116,6 +117,7 @@ def test_a_folder_may_carry_pictures(tmp_path: Path) -> None:
     shapes = open_shapes(tmp_path, points=50)
     assert [each.name for each in shapes.pictures] == ["a.png", "b.png"]
     assert [each.name for each in shapes.subset(np.array([1])).pictures] == ["b.png"]
+    assert len(open_shapes(tmp_path.parent, tmp_path.name, points=50).pictures) == 2
     (tmp_path / "cup" / "b.png").write_bytes(b"another")
     assert open_shapes(tmp_path, points=50).id != shapes.id
 

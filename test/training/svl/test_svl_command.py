@@ -17,6 +17,7 @@ from spike_perception.training.run_folder import CONFIG, RunFolder
 from spike_perception.training.svl.batches import ShapeBatches, TrainingShapes
 from spike_perception.training.svl.command import configure, resolve, train_svl
 from spike_perception.training.svl.config import (
+    PRESETS,
     AblationConfig,
     FinetuneConfig,
     SVLConfig,
@@ -187,12 +188,23 @@ def test_a_student_of_points_becomes_one_of_events(run):
 
 
 def test_presets_are_valid():
-    kinds = {"finetune": FinetuneConfig, "events": FinetuneConfig, "ablation": AblationConfig}
-    assert {"cpu", "tiny", "full", *kinds} <= set(preset_names())
-    for name in preset_names():
-        config = kinds.get(name, SVLConfig).load(name)
-        assert kinds.get(name, SVLConfig).of(config.document()) == config
-        create_student(config.settings.student.name, config.overrides)
+    written = {each.stem for each in PRESETS.glob("*.yaml")}
+    assert written == set(
+        preset_names(SVLConfig) + preset_names(FinetuneConfig) + preset_names(AblationConfig)
+    )
+    for kind in (SVLConfig, FinetuneConfig, AblationConfig):
+        for name in preset_names(kind):
+            config = kind.load(name)
+            assert kind.of(config.document()) == config
+            create_student(config.settings.student.name, config.overrides)
+
+
+def test_a_command_names_the_presets_that_it_takes():
+    assert {"cpu", "tiny", "full"} <= set(preset_names(SVLConfig))
+    assert {"finetune", "events"}.isdisjoint(preset_names(SVLConfig))
+    assert {"finetune", "events"} <= set(preset_names(FinetuneConfig))
+    assert {"tiny", "full"}.isdisjoint(preset_names(FinetuneConfig))  # they speak of a teacher
+    assert "ablation" in preset_names(AblationConfig)
 
 
 def test_options_change_the_configuration():
@@ -217,5 +229,9 @@ def test_the_command_says_what_is_missing(capsys, tmp_path):
     assert "give --data" in capsys.readouterr().err
     assert main(["svl", str(tmp_path), "--data", "x"]) == 2
     assert "no teacher" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for more in ([], ["--fresh"]):
+        assert main(["svl", str(tmp_path / "file"), "--data", "x", "--teacher", "t", *more]) == 2
+        assert "is a file" in capsys.readouterr().err
     assert main(["svl", str(tmp_path), "--config", "tiny", "--show-config"]) == 0
     assert "mse_reduction: sample" in capsys.readouterr().out
