@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from spike_perception.bags.reader import StampedPose
-from spike_perception.evaluation import metrics
+from spike_perception.evaluation import ground_truth, metrics
 from spike_perception.evaluation.heard import read_messages
 from spike_perception.evaluation.metrics import Matches
 from spike_perception.places.types import Status
 
 # Farther apart than this, two headings see different things [rad].
 SAME_HEADING = np.pi / 4
+# So long before the first pose and after the last one, the robot is taken to stand there [ns].
+POSE_GAP_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def judge(
 
     Args:
         answers: the node's answers.
-        truth: true poses over the whole drive, in order of time.
+        truth: true poses over the whole drive.
         within_m: how far a matched place may be from the query [m].
         exclusion_s: the node's exclusion time [s].
     """
@@ -112,9 +114,14 @@ def judge(
     place_ids, place_stamps = answers.place_id[stored], answers.stamp_ns[stored]
     query, query_heading = poses_at(answers.stamp_ns, truth)
     place, place_heading = query[stored], query_heading[stored]
-    distance = np.linalg.norm(query[:, None] - place[None], axis=2)
-    turned = np.abs((query_heading[:, None] - place_heading[None] + np.pi) % (2 * np.pi) - np.pi)
-    near = (distance <= within_m) & (turned <= SAME_HEADING)
+    near = ground_truth.from_poses(
+        query,
+        place,
+        within_m,
+        query_headings=query_heading,
+        reference_headings=place_heading,
+        heading_rad=SAME_HEADING,
+    )
     searched = answers.stamp_ns[:, None] - place_stamps[None] > exclusion_s * 1e9
     columns = {int(place_id): column for column, place_id in enumerate(place_ids)}
     listed = np.vectorize(lambda each: columns.get(int(each), -1), otypes=[np.int64])
@@ -157,12 +164,18 @@ def statuses(answers: Answers) -> dict[str, int]:
 def poses_at(
     stamps: npt.NDArray[np.int64], truth: list[StampedPose]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Positions ``[Q, 3]`` and headings ``[Q]`` [rad] at stamps, between neighbours linear."""
+    """Positions ``[Q, 3]`` and headings ``[Q]`` [rad] at stamps, between neighbours linear.
+
+    NaN beyond the first or the last pose: those of another clock say nothing of these stamps.
+    """
+    truth = sorted(truth, key=lambda each: each.stamp_ns)
     times = np.array([each.stamp_ns for each in truth], np.int64)
+    beyond = (stamps < times[0] - POSE_GAP_NS) | (stamps > times[-1] + POSE_GAP_NS)
     start = times[0]
     seconds, wanted = (times - start) / 1e9, (stamps - start) / 1e9
     positions = np.stack([each.position for each in truth])
     x, y, z, w = np.stack([each.orientation for each in truth]).T
     heading = np.unwrap(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
     position = np.stack([np.interp(wanted, seconds, each) for each in positions.T], axis=1)
-    return position, np.interp(wanted, seconds, heading)
+    position[beyond] = np.nan
+    return position, np.where(beyond, np.nan, np.interp(wanted, seconds, heading))

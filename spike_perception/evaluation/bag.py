@@ -20,6 +20,7 @@ from spike_perception.cli import add_json, emit
 from spike_perception.config import Value
 from spike_perception.errors import InputError
 from spike_perception.evaluation import bag_run
+from spike_perception.evaluation.bag_places import is_topic
 from spike_perception.evaluation.bag_report import figure_of, tell_comparison
 from spike_perception.evaluation.bag_run import NodeResult, Question
 from spike_perception.evaluation.launchable import CAMERA, LAUNCHES, PLACES, Launchable
@@ -151,7 +152,7 @@ def _question(args: argparse.Namespace) -> Question:
     """What is asked; with several nodes a ground truth tells by its kind whom it is for."""
     launched = LAUNCHES[args.launch]
     given = args.ground_truth
-    of_places = given.startswith("/") or given.endswith(".npy")
+    of_places = is_topic(given) or given.endswith(".npy")
     if given.endswith(".npy") and args.reference is None:
         raise InputError(
             "reference_missing",

@@ -96,7 +96,7 @@ def read_labels(
     try:
         if path.stat().st_size > MAX_LABELS_BYTES:
             raise InputError("ground_truth_unreadable", f"{given} is larger than a list of words")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "ground_truth_unreadable", f"{given} is no text file of one word a line: {error}"

@@ -120,10 +120,11 @@ def read_poses(bag: Path, topic: str, stamps: npt.NDArray[np.int64]) -> Poses | 
     """Poses at the stamps, from a topic or from the only one that there is.
 
     Returns:
-        None if no topic is named and the bag does not have exactly one.
+        None if no topic is named and the bag does not have exactly one that tells of these stamps.
 
     Raises:
-        InputError: ``topic_missing`` if the topic that is named is not there, or is empty.
+        InputError: ``topic_missing`` if the topic that is named is not there, or is empty;
+            ``no_poses`` if it tells of none of the stamps.
     """
     with BagReader(bag) as opened:
         try:
@@ -136,7 +137,21 @@ def read_poses(bag: Path, topic: str, stamps: npt.NDArray[np.int64]) -> Poses | 
         if topic:
             raise InputError("topic_missing", f"{bag} holds no pose on {topic}")
         return None
-    return Poses(*poses_at(stamps, found))
+    poses = Poses(*poses_at(stamps, found))
+    if len(stamps) and not np.isfinite(poses.heading).any():
+        if topic:
+            raise InputError(
+                "no_poses",
+                f"{bag}: no image was taken between the first and the last pose of {topic}; their "
+                "stamps must be of one clock",
+            )
+        return None
+    return poses
+
+
+def is_topic(given: str) -> bool:
+    """Whether a ground truth is a topic of poses, and not the path of a file."""
+    return given.startswith("/") and not given.endswith(".npy") and not Path(given).is_file()
 
 
 def make_truth(
@@ -160,7 +175,7 @@ def make_truth(
     Raises:
         InputError: as :mod:`spike_perception.evaluation.ground_truth`, or ``no_poses``.
     """
-    if given.startswith("/"):
+    if is_topic(given):
         if poses is None or reference.poses is None:
             raise InputError("no_poses", f"there are no poses {given} of both queries and places")
         truth = ground_truth.from_poses(

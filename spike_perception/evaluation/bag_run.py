@@ -25,6 +25,7 @@ from spike_perception.evaluation.bag_places import (
     CANDIDATES,
     Reference,
     bag_reference,
+    is_topic,
     judge_places,
     make_truth,
     map_reference,
@@ -263,6 +264,8 @@ def _common(
     said = read_diagnostics(played.answers, launched.node)
     dropped = drops(said)
     unanswered = messages - answered if frames else None
+    # Scans without objects have no answer.
+    silent = max(0, int(said.get("objects", {}).get("scans", 0)) - answered)
     words = int(said.get("vocabulary", {}).get("words", 0))
     spent = node_energy(question.bag, node, times, words)
     start, end = (heard.heard_ns.min(), heard.heard_ns.max()) if len(heard.heard_ns) else (0, 0)
@@ -271,7 +274,7 @@ def _common(
         "answers": len(heard.stamp_ns),
         "unanswered": unanswered,
         "drops": dropped,
-        "unexplained": max(0, (unanswered or 0) - sum(dropped.values())),
+        "unexplained": max(0, (unanswered or 0) - sum(dropped.values()) - silent),
         **_prefixed("latency_", heard.latency_ms / 1e3),
         **_prefixed("end_to_end_", seconds[np.isfinite(seconds)]),
         **played.usage.figures(launched.node, int(start), int(end), len(heard.stamp_ns)),
@@ -315,10 +318,13 @@ def _places(
     if not mapped:
         return _one_drive(question, node, answers, heard)
     place_map = stack.enter_context(PlaceMap.open(mapped["map"], read_only=True))
-    topic = question.ground_truth if question.ground_truth.startswith("/") else ""
+    topic = question.ground_truth if is_topic(question.ground_truth) else ""
     poses = read_poses(question.bag, topic, times.stamp_ns)
     reference = _reference(question, mapped, place_map, topic, stack)
     queries = len(times.stamp_ns)
+    if not question.ground_truth and queries != reference.count:
+        why = f"none: {queries} images, {reference.count} places; give --ground-truth"
+        return _unjudged(answers, heard, why)
     truth, words = make_truth(
         question.ground_truth, reference, queries, poses, question.tolerance, question.within_m
     )
@@ -361,21 +367,28 @@ def _reference(
     return bag_reference(place_map, times, pictures, poses)
 
 
+def _unjudged(answers: Any, heard: Heard, why: str) -> Judged:
+    """Places where the truth is not known."""
+    figures = {"ground_truth": why, "statuses": statuses(answers)}
+    return Judged(heard, figures, None, lambda report: tell_statuses(report, figures))
+
+
 def _one_drive(question: Question, node: Started, answers: Any, heard: Heard) -> Judged:
     """Mapping and recognising at once: judged by the true poses, where the bag has them."""
-    figures: dict[str, Any] = {"ground_truth": "none", "statuses": statuses(answers)}
-    topic = question.ground_truth if question.ground_truth.startswith("/") else TRUE_POSES
+    topic = question.ground_truth if is_topic(question.ground_truth) else TRUE_POSES
     with open_recording(question.bag) as bag:
         there = topic in bag.topics
         poses = list(bag.poses(topic)) if there and hasattr(bag, "poses") else []
     if not poses:
-        if question.ground_truth.startswith("/"):
+        if question.ground_truth:
             raise InputError("topic_missing", f"{question.bag} holds no pose on {topic}")
-        return Judged(heard, figures, None, lambda report: tell_statuses(report, figures))
+        return _unjudged(answers, heard, "none")
     exclusion_s = float(node.parameters["decision.exclusion_s"])
     judged = judge(answers, poses, question.within_m, exclusion_s)
-    figures |= judged.figures
-    figures["ground_truth"] = f"earlier places within {question.within_m:g} m, by {topic}"
+    figures = {
+        **judged.figures,
+        "ground_truth": f"earlier places within {question.within_m:g} m, by {topic}",
+    }
 
     return Judged(
         heard,

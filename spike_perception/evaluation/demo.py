@@ -8,7 +8,6 @@ weights are not there is left out, and the demo says so.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,7 +48,7 @@ from spike_perception.evaluation.node_parameters import resolve
 from spike_perception.evaluation.provenance import provenance
 from spike_perception.evaluation.replayed import COMMAND, Started, hearing, play_through
 from spike_perception.evaluation.report import Report, open_report, shown
-from spike_perception.evaluation.session import RosSession
+from spike_perception.evaluation.session import LOGS, RosSession, clear
 
 # Right within this distance [m].
 WITHIN_M = 1.0
@@ -122,10 +121,7 @@ class Driven:
 def run(arguments: argparse.Namespace) -> int:
     """Simulate, recognise over DDS, judge and report."""
     out: Path = arguments.out
-    shutil.rmtree(out / "drive", ignore_errors=True)
-    for path in out.glob("map.db*"):
-        path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
+    clear(out, "drive", "map.db*")
     started = time.monotonic()
     driven = Driven(out / "drive")
     _simulate(arguments, driven, out)
@@ -155,7 +151,7 @@ def _simulate(arguments: argparse.Namespace, driven: Driven, out: Path) -> None:
     words = ["simulate", arguments.world, "--drive", arguments.drive, "-o", str(driven.drive)]
     words += ["--seed", str(arguments.seed), "--sensors", ",".join(sensors)]
     words += ["--lidar.rate", str(LIDAR_RATE), "--events.rate", str(EVENTS_RATE)]
-    with RosSession(out / "logs") as session:
+    with RosSession(out / LOGS) as session:
         session.run("simulate", COMMAND, words)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spike_perception.bags.reader import BagReader
 from spike_perception.evaluation import figures, metrics
 from spike_perception.evaluation.answers import Judged
+from spike_perception.evaluation.bag_images import BagImages
 from spike_perception.evaluation.bag_places import tell_statuses
+from spike_perception.evaluation.heard import positions, read_times
 from spike_perception.evaluation.report import Frame, Report, Strip, Verdict
 
 
@@ -81,23 +82,25 @@ def _strips(
     """Wrong answers first, then right ones spread over the drive."""
     wrong = np.flatnonzero(judged.accepted & ~judged.right)[:4]
     right = np.flatnonzero(judged.right)
-    spread = right[np.linspace(0, len(right) - 1, 6).astype(int)] if len(right) else right
+    spread = np.unique(
+        right[np.linspace(0, len(right) - 1, 6).astype(int)] if len(right) else right
+    )
     chosen = [int(each) for each in (*wrong, *spread)]
     chosen = [k for k in chosen if judged.matches.place[k] >= 0]
-    wanted = {int(stamps[k]) for k in chosen}
-    wanted |= {int(judged.place_stamp_ns[judged.matches.place[k]]) for k in chosen}
-    with BagReader(drive) as bag:
-        images = {
-            each.stamp_ns: each.image for each in bag.images(topic) if each.stamp_ns in wanted
-        }
-    for k in chosen:
-        place = int(judged.matches.place[k])
-        apart = float(np.linalg.norm(judged.query[k] - judged.place[place]))
-        verdict: Verdict = "right" if judged.right[k] else "wrong"
-        yield Strip(
-            f"query {k}, place {place}: {verdict}, {apart:.2f} m apart",
-            (
-                Frame(images[int(stamps[k])], f"query {k}"),
-                Frame(images[int(judged.place_stamp_ns[place])], f"place, {apart:.2f} m", verdict),
-            ),
+    times = read_times(drive, topic)
+    # Only what is shown is decoded: other images of the drive may be damaged.
+    with BagImages(drive, topic, times) as pictures:
+        query, stored = (
+            positions(times.stamp_ns, each).tolist() for each in (stamps, judged.place_stamp_ns)
         )
+        for k in chosen:
+            place = int(judged.matches.place[k])
+            apart = float(np.linalg.norm(judged.query[k] - judged.place[place]))
+            verdict: Verdict = "right" if judged.right[k] else "wrong"
+            yield Strip(
+                f"query {k}, place {place}: {verdict}, {apart:.2f} m apart",
+                (
+                    Frame(pictures.image(query[k]), f"query {k}"),
+                    Frame(pictures.image(stored[place]), f"place, {apart:.2f} m", verdict),
+                ),
+            )

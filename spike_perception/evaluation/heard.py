@@ -95,7 +95,9 @@ def end_to_end_s(sent: Times, clock: Times, message: Stamps, heard_ns: Stamps) -
     """From the sending of a message to the hearing of its answer [s]: float64 ``[A]``.
 
     The replay ticks ``/clock`` right before each message, at the message's time of recording, and
-    the recorder hears clock and answers on one clock of its own.
+    the recorder hears clock and answers on one clock of its own. Messages of one time have a tick
+    each; a message's own is the last one that was heard before its first answer, as the replay
+    goes on only then.
 
     Args:
         sent: the sensor's messages, as in the bag.
@@ -109,7 +111,13 @@ def end_to_end_s(sent: Times, clock: Times, message: Stamps, heard_ns: Stamps) -
     if not len(clock.stamp_ns) or not len(sent.stamp_ns):
         return np.full(len(message), np.nan)
     due = sent.recorded_ns[np.maximum(message, 0)]
-    tick = np.minimum(np.searchsorted(clock.stamp_ns, due), len(clock.stamp_ns) - 1)
+    first_ns = np.full(len(sent.stamp_ns) + 1, np.iinfo(np.int64).max)  # the last one is the -1
+    np.minimum.at(first_ns, message, heard_ns)
+    last = np.minimum(
+        np.searchsorted(clock.stamp_ns, due, side="right"),
+        np.searchsorted(clock.recorded_ns, first_ns[message], side="right"),
+    )
+    tick = np.maximum(last - 1, 0)
     known = (message >= 0) & (np.abs(clock.stamp_ns[tick] - due) < CLOCK_GAP_NS)
     return np.where(known, (heard_ns - clock.recorded_ns[tick]) / 1e9, np.nan)
 

@@ -52,7 +52,8 @@ class LidarTruth:
     Attributes:
         words: ``[A]``, the true word of each answer; empty where its box holds no object, several,
             or one whose class has no word.
-        objects: what the answered scans met, of ``MINIMUM_POINTS`` points and more.
+        objects: what the scans met, of ``MINIMUM_POINTS`` points and more; nothing of a scan
+            without an answer is found.
     """
 
     words: tuple[str, ...]
@@ -96,7 +97,7 @@ def read_lidar_truth(bag: Path, topic: str, answers: ClassAnswers) -> LidarTruth
         objects: list[ScannedWord] = []
         for scan in opened.points(topic):
             at = np.flatnonzero(answers.stamp_ns == scan.stamp_ns)
-            if len(at) and scan.stamp_ns in truth:
+            if scan.stamp_ns in truth:
                 said, met = judge_scan(scan.points.xyz, truth[scan.stamp_ns], answers.boxes[at])
                 objects += met
                 for k, word in zip(at.tolist(), said, strict=True):

@@ -153,7 +153,7 @@ def play_through(
             session.run(
                 "replay",
                 COMMAND,
-                _replay(bag, nodes, recorded, heard, realtime),
+                replay_arguments(bag, nodes, recorded, heard, realtime=realtime),
                 lambda: _require_configured(session, processes),
             )
             _settle(session, usage, processes)
@@ -166,11 +166,12 @@ def play_through(
     return Played(answers, read_times(answers, "/clock"), usage)
 
 
-def _replay(
+def replay_arguments(
     bag: Path,
     nodes: Sequence[Started],
     recorded: Sequence[str],
     heard: Sequence[str],
+    *,
     realtime: bool,
 ) -> list[str]:
     """Arguments of the replay: all topics but those of other sensors and of the nodes' answers."""
@@ -181,10 +182,18 @@ def _replay(
             for topic, kind in opened.topics.items()
             if topic in listened or (kind not in SENSOR_TYPES and topic not in recorded)
         ]
+    # A node subscribes to TOPIC/compressed, whatever the bag calls it.
+    renamed = [
+        f"{node.topic}:={node.topic}{COMPRESSED}"
+        for node in nodes
+        if node.parameters.get(f"{node.launched.sensor}.transport") == "compressed"
+        and not node.topic.endswith(COMPRESSED)
+    ]
     # Either way everybody is waited for first; in real time no answer is waited for afterwards.
     paced = ["--rate", "1", "--answer-timeout", "0"] if realtime else ["--rate", "0"]
     return [
         *("replay", str(bag), "--topics", *topics, *paced),
+        *(("--remap", *renamed) if renamed else ()),
         *("--wait", f"{WAIT_S:g}", "--lockstep", *heard, "--listeners", "1"),
     ]
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
 
 from spike_perception.errors import InputError
 from spike_perception.share import fast_dds_environment
@@ -27,6 +29,8 @@ PORTS_PER_DOMAIN = 250
 # An engine that is let go on a busy computer takes its time [s].
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.05
+# What tells a folder of our own runs from others.
+LOGS = "logs"
 
 
 def free_domain() -> int:
@@ -42,15 +46,42 @@ def free_domain() -> int:
     raise InputError("no_free_domain", "every DDS domain from 1 to 100 is in use on this machine")
 
 
-class RosSession:
-    """Starts processes in a fresh DDS domain and stops them when the block ends.
+def clear(out: Path, *patterns: str) -> None:
+    """Make a run's folder, without what an earlier run left in it.
 
-    Each process writes what it prints to ``LOGS/NAME.log``.
+    Args:
+        out: the folder.
+        patterns: of the files and folders in it that are to go, such as ``map.db*``.
+
+    Raises:
+        InputError: ``folder_in_use`` if there is such a thing in a folder without an earlier run's
+            logs: it may be the user's own.
+    """
+    found = sorted(path for pattern in patterns for path in out.glob(pattern))
+    if found and not (out / LOGS).is_dir():
+        raise InputError(
+            "folder_in_use",
+            f"{found[0]} is not of an earlier run and would be deleted; give another --out",
+        )
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+
+
+class RosSession:
+    """Starts processes in a fresh DDS domain and stops them when the block ends, by SIGTERM too.
+
+    Told to stop once more while it does so, it kills them. Each process writes what it prints to
+    ``LOGS/NAME.log``.
     """
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._before: Any = None  # what SIGTERM did
         self.environment = {
             **os.environ,
             "ROS_DOMAIN_ID": str(free_domain()),
@@ -60,6 +91,8 @@ class RosSession:
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, _terminated)
         return self
 
     def __exit__(
@@ -68,8 +101,15 @@ class RosSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for name in reversed(list(self._processes)):
-            self.stop(name)
+        try:
+            for name in reversed(list(self._processes)):
+                self.stop(name)
+        finally:
+            for process in self._processes.values():
+                process.kill()
+                process.wait()
+            if self._before is not None:
+                signal.signal(signal.SIGTERM, self._before)
 
     def start(self, name: str, module: str, arguments: Sequence[str]) -> None:
         """Start ``python -m module arguments`` under ``name``."""
@@ -150,11 +190,18 @@ class RosSession:
 
     def stop(self, name: str) -> int:
         """Interrupt a process as Ctrl-C does and return its exit status."""
-        process = self._processes.pop(name)
+        process = self._processes[name]
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         try:
-            return process.wait(STOP_TIMEOUT_S)
+            status = process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            return process.wait()
+            status = process.wait()
+        del self._processes[name]
+        return status
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """End as after an exception: SIGTERM alone would leave the processes behind."""
+    sys.exit(128 + number)

@@ -22,7 +22,7 @@ from spike_perception.evaluation.launchable import LAUNCHES, PLACES, Launchable
 from spike_perception.evaluation.node_parameters import require_used, resolve
 from spike_perception.evaluation.provenance import provenance
 from spike_perception.evaluation.report import Report, open_report, shown
-from spike_perception.evaluation.session import RosSession
+from spike_perception.evaluation.session import LOGS, RosSession, clear
 from spike_perception.evaluation.usage import UsageSampler
 
 if TYPE_CHECKING:
@@ -84,10 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("invalid_option", f"--minutes {arguments.minutes:g}: 0 or more")
     nodes = [NODES[name] for name in dict.fromkeys(arguments.nodes)]
     require_used(arguments.set, nodes)
-    out.mkdir(parents=True, exist_ok=True)
-    for path in out.glob("map.db*"):
-        path.unlink()
-    with RosSession(out / "logs") as session:
+    clear(out, "map.db*")
+    with RosSession(out / LOGS) as session:
         bag = arguments.bag or _simulated(session, out)
         played, died, usage = _soak(session, nodes, bag, arguments)
     memory = {each.node: usage.memory(each.node) for each in nodes}

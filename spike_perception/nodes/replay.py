@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import struct
 import time
 from collections import Counter
@@ -369,7 +370,7 @@ def _spin_until(node: Node, condition: Callable[[], bool], seconds: float) -> bo
 
 def run(arguments: argparse.Namespace) -> int:
     """Play the bag; returns 0 when it was played to its end."""
-    if arguments.rate < 0:
+    if not 0 <= arguments.rate < math.inf:
         raise InputError("invalid_rate", f"--rate is {arguments.rate}; allowed is 0 or more")
     with open_recording(arguments.bag) as bag:
         rclpy.init(args=[])

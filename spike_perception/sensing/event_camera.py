@@ -18,6 +18,7 @@ from spike_perception.config import setting
 from spike_perception.errors import InputError
 from spike_perception.sensing.events import Events, concatenate, no_events
 
+LONGEST_GAP_NS = 60_000_000_000
 SMALLEST_THRESHOLD = 0.01  # of the thresholds that are drawn (change of the natural logarithm)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -60,8 +61,9 @@ class EventCameraConfig:
 class EventCamera:
     """Turns frames into the events between them.
 
-    The first frame, one of another size, and one that is not later than the frame before begin
-    anew: no events, every pixel's reference is what it sees. Thresholds are drawn for each size.
+    The first frame, one of another size, and one that is not later than the frame before, or more
+    than a minute, begin anew: no events, every pixel's reference is what it sees. Thresholds are
+    drawn for each size.
 
     Noise events are added beside the signal's and change no pixel's state (our reading).
 
@@ -103,7 +105,8 @@ class EventCamera:
         level: _Doubles = np.log(intensity + self._config.dark_level).astype(np.float64).ravel()
         before, begun_ns = self._level, self._stamp_ns
         self._level, self._stamp_ns = level, stamp_ns
-        if before is None or intensity.shape != self._shape or stamp_ns <= begun_ns:
+        follows = 0 < stamp_ns - begun_ns <= LONGEST_GAP_NS
+        if before is None or intensity.shape != self._shape or not follows:
             self._begin(level, intensity.shape)
             return no_events()
         found = self._crossings(before, level, begun_ns, stamp_ns)

@@ -253,7 +253,8 @@ def drive_into(
 
     Raises:
         InputError: see the modules ``scene`` and ``route``; ``unknown_sensor``;
-            ``invalid_setting`` if a rate does not divide the highest one.
+            ``invalid_setting`` if a rate does not divide the highest one, or if the drive is too
+            short.
     """
     start = round(config.start_time * NANOSECONDS)
     with ExitStack() as stack:
@@ -268,6 +269,12 @@ def drive_into(
         if config.maximum_seconds:
             truth = truth[: int(np.searchsorted(truth.seconds, config.maximum_seconds, "right"))]
         stamps = [start + round(t * NANOSECONDS) for t in truth.seconds.tolist()]
+        if len(stamps) <= odometry_every:
+            raise InputError(
+                "invalid_setting",
+                f"maximum_seconds is {config.maximum_seconds:g}; allowed is the time between two "
+                f"messages of odometry, {1 / config.odometry.rate:g} s, or more",
+            )
         motions = _Motions(truth[::odometry_every], config.odometry, _stream(config.seed, 0))
         mounts = {each.sensor.frame_id: each.sensor.mount for each in sensors}
         bag.static_transforms(

@@ -244,3 +244,22 @@ def test_a_node_that_refuses_its_files_says_so_at_once(tmp_path, capsys):
     words = ["evaluate", "bag", str(bag), "--launch", "camera", "--set", "model.bundle=no_such"]
     assert main(words) == 2
     assert "camera_classifier cannot be configured" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_where_counts_differ_a_file_alone_tells_the_true_places(drives, tmp_path):
+    summer, _ = drives
+    with BagWriter(tmp_path / "few") as bag:
+        for k in (1, 4, 7):
+            bag.image("/camera/image_raw", (1 + k) * START_NS, "camera", blocks(k))
+    asked = ("bag", tmp_path / "few", "--launch", "vpr", "--report", tmp_path / "report")
+    found = evaluate(tmp_path, *asked, "--reference", f"{summer}_bag", "--descriptor", "patch_norm")
+    assert found["ground_truth"].startswith("none: 3 images, 12 places")
+    assert found["answers"] == 3
+    assert "recall_at_1" not in found
+
+    np.save(tmp_path / "truth.npy", np.array([1, 4, 7]))
+    asked += ("--reference", tmp_path / "report" / "base" / "reference" / "map.db")
+    found = evaluate(tmp_path, *asked, "--ground-truth", tmp_path / "truth.npy")
+    assert found["ground_truth"] == str(tmp_path / "truth.npy")
+    assert found["recall_at_1"] == 1.0

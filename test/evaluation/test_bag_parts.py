@@ -7,14 +7,27 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 
+from spike_perception.bags.event_replay import open_recording
+from spike_perception.bags.reader import StampedPose
+from spike_perception.bags.writer import BagWriter
 from spike_perception.errors import InputError
-from spike_perception.evaluation.answers import Answers
+from spike_perception.evaluation import ground_truth
+from spike_perception.evaluation.answers import Answers, judge, poses_at
 from spike_perception.evaluation.bag_classes import Words, confusion, judge_names, read_labels
-from spike_perception.evaluation.bag_places import Poses, Reference, judge_places, make_truth
+from spike_perception.evaluation.bag_places import (
+    Poses,
+    Reference,
+    is_topic,
+    judge_places,
+    make_truth,
+    read_poses,
+)
 from spike_perception.evaluation.class_answers import ClassAnswers
+from spike_perception.evaluation.drive_report import tell_drive
 from spike_perception.evaluation.heard import (
     Times,
     answers_id,
@@ -23,11 +36,15 @@ from spike_perception.evaluation.heard import (
     latest,
     positions,
 )
-from spike_perception.evaluation.launchable import LAUNCHES, PLACES
+from spike_perception.evaluation.launchable import CAMERA, LAUNCHES, PLACES
 from spike_perception.evaluation.node_parameters import read_parameter_file, resolve
+from spike_perception.evaluation.replayed import hearing, replay_arguments
+from spike_perception.evaluation.report import NullReport
 from spike_perception.evaluation.usage import UsageSampler
 from spike_perception.places.types import Status
 from spike_perception.share import share_folder
+
+from ..conftest import blocks
 
 
 def ints(*values: int) -> np.ndarray:
@@ -49,6 +66,16 @@ def test_end_to_end_begins_at_the_tick_before_the_message():
     )
     assert seconds[:2].tolist() == pytest.approx([0.01, 0.03])
     assert np.isnan(seconds[2:]).all()  # to no message; and a message whose tick was not heard
+
+
+def test_messages_of_one_time_begin_at_their_own_ticks():
+    # A replay in lockstep: image, its answer, then the scan of the same time and its two answers.
+    sent = Times(ints(1_000, 2_000), ints(1, 2))
+    clock = Times(ints(100, 400, 900) * 1_000_000, ints(1_000, 1_000, 2_000))
+    image = end_to_end_s(sent, clock, ints(0), ints(350_000_000))
+    scan = end_to_end_s(sent, clock, ints(0, 0), ints(500, 950) * 1_000_000)
+    assert image.tolist() == pytest.approx([0.25])
+    assert scan.tolist() == pytest.approx([0.1, 0.55])
 
 
 def test_the_same_answers_have_the_same_id():
@@ -95,6 +122,118 @@ def test_places_are_judged_by_the_reference_images_that_they_were_made_of():
         make_truth("", reference, 5, None, 0, 5.0)
 
 
+def pose(stamp_ns: int, x: float, yaw: float = 0.0) -> StampedPose:
+    turn = np.array([0, 0, np.sin(yaw / 2), np.cos(yaw / 2)])
+    return StampedPose(stamp_ns, "map", np.array([x, 0, 0]), turn)
+
+
+def test_poses_say_nothing_of_times_that_they_do_not_reach():
+    second = 1_000_000_000
+    drive = [pose(12 * second, 4.0), pose(10 * second, 0.0), pose(14 * second, 8.0)]
+    stamps = ints(8, 10, 13, 15, 1_700_000_000) * second
+    position, heading = poses_at(stamps, drive)
+    assert position[1:4, 0].tolist() == pytest.approx([0.0, 6.0, 8.0])
+    assert np.isnan(position[[0, 4]]).all()
+    assert np.isnan(heading).tolist() == [True, False, False, False, True]
+    # Or a drive with poses of another clock would stand still, and every answer be right.
+    truth = ground_truth.from_poses(position, position, 1.0)
+    assert truth.sum() == 3
+
+
+def test_poses_of_another_clock_are_refused(tmp_path):
+    with BagWriter(tmp_path / "drive") as bag:
+        for k in (1, 2):
+            stamp = k * 1_000_000_000
+            bag.odometry("/odom", stamp, "map", "base_link", (k, 0, 0), (0, 0, 0, 1))
+    found = read_poses(tmp_path / "drive", "/odom", ints(1, 2) * 1_000_000_000)
+    assert found is not None
+    assert found.position[:, 0].tolist() == [1.0, 2.0]
+    with pytest.raises(InputError, match="of one clock"):
+        read_poses(tmp_path / "drive", "/odom", ints(1_700_000_000_000_000_000))
+
+
+def test_one_drive_is_judged_by_earlier_places_that_look_the_same_way():
+    second = 1_000_000_000
+    stamps = ints(0, 10, 30, 40, 50) * second
+    answers = Answers(
+        stamps,
+        ints(Status.NEW_PLACE, Status.NEW_PLACE, Status.MATCHED, Status.MATCHED, Status.MATCHED),
+        ints(7, 8, 7, 8, 7),
+        np.array([np.nan, 1.0, 9.0, 8.0, 7.0]),
+        ints(-1, 7, 7, 8, 7)[:, None],
+        np.array([[-np.inf], [1], [9], [8], [7]], np.float32),
+        np.ones(5),
+        stamps,
+    )
+    truth = [pose(0, 0), pose(10 * second, 9), pose(30 * second, 0.5), pose(40 * second, 0.5),
+             pose(50 * second, 0, np.pi)]  # fmt: skip
+    judged = judge(answers, truth, within_m=1.0, exclusion_s=20.0)
+    assert judged.matches.matchable.tolist() == [False, False, True, True, False]
+    assert judged.right.tolist() == [False, False, True, False, False]
+    assert judged.figures["recall"] == 0.5
+    assert judged.figures["precision"] == pytest.approx(1 / 3)
+
+
+class Strips(NullReport):
+    """Looks at the rows of images alone."""
+
+    def strips(self, title, name, strips, *, note=""):
+        self.rows = list(strips)
+
+
+def test_a_drive_is_told_though_one_of_its_images_is_damaged(tmp_path):
+    stamps = ints(1, 2, 60) * 1_000_000_000
+    with BagWriter(tmp_path / "drive") as bag:
+        for k, stamp in enumerate(stamps.tolist()):
+            data = b"damaged" if k == 1 else cv2.imencode(".png", blocks(k))[1].tobytes()
+            bag.compressed_image("/image", stamp, "camera", data, "png")
+    answers = Answers(
+        stamps[[0, 2]],
+        ints(Status.NEW_PLACE, Status.MATCHED),
+        ints(3, 3),
+        np.array([np.nan, 9.0]),
+        ints(-1, 3)[:, None],
+        np.array([[-np.inf], [9]], np.float32),
+        np.ones(2),
+        stamps[[0, 2]],
+    )
+    judged = judge(answers, [pose(0, 0.0), pose(60_000_000_000, 0.3)], 1.0, 20.0)
+    report = Strips()
+    tell_drive(report, judged.figures, judged, tmp_path / "drive", "/image", answers.stamp_ns)
+    (row,) = report.rows
+    assert [np.array_equal(f.image, blocks(k)) for f, k in zip(row.frames, (2, 0), strict=True)]
+
+
+def test_a_ground_truth_file_may_be_given_by_its_whole_path(tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("car\n")
+    assert is_topic("/odom")
+    for file in ("truth.npy", words, tmp_path / "none.npy"):
+        assert not is_topic(str(file))
+    np.save(tmp_path / "truth.npy", ints(0, -1))
+    reference = Reference(ints(1, 2), ints(0, 1), 2, None, None)  # type: ignore[arg-type]
+    truth, told = make_truth(str(tmp_path / "truth.npy"), reference, 2, None, 0, 1.0)
+    assert truth.tolist() == [[True, False], [False, False]]
+    assert told == str(tmp_path / "truth.npy")
+
+
+@pytest.mark.parametrize(
+    ("topic", "heard"),
+    [("/front/jpeg", "/front/jpeg"), ("/front/image/compressed", "/front/image")],
+)
+def test_compressed_images_reach_the_node_whatever_their_topic(tmp_path, topic, heard):
+    with BagWriter(tmp_path / "drive") as bag:
+        bag.compressed_image(topic, 1_000_000_000, "camera", b"", "jpeg")
+    with open_recording(tmp_path / "drive") as opened:
+        node = hearing(opened, CAMERA, resolve(CAMERA, [], {}))
+    assert node is not None
+    assert node.parameters["image.topic"] == heard
+    assert node.parameters["image.transport"] == "compressed"
+    words = replay_arguments(tmp_path / "drive", [node], [], ["/object_class"], realtime=False)
+    renamed = f"{topic}:={heard}/compressed"
+    assert (renamed in words) == (topic != f"{heard}/compressed")
+
+
 def test_poses_are_a_ground_truth_too():
     line = Poses(np.array([[0.0, 0, 0], [10, 0, 0]]), np.zeros(2))
     turned = Poses(line.position, np.array([0.0, np.pi]))
@@ -137,7 +276,7 @@ def test_names_are_judged_where_the_truth_is_a_word_of_the_vocabulary():
 
 def test_labels_have_a_line_for_each_message(tmp_path):
     file = tmp_path / "labels.txt"
-    file.write_text("car\n\ntree\n")
+    file.write_text("car\n\ntree\n", encoding="utf-8-sig")  # as editors on Windows write it
     times = Times(ints(1, 2, 3), ints(1, 2, 3))
     assert read_labels(str(file), tmp_path, times, simulated=False)[0] == ("car", "", "tree")
     with pytest.raises(InputError, match="3 lines, but the bag 2"):

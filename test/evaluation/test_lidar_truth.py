@@ -113,7 +113,7 @@ def test_answers_are_matched_with_their_own_scan(tmp_path, scan):
     points, objects = scan
     with BagWriter(tmp_path / "drive") as bag:
         for stamp in (1_000, 2_000, 3_000):
-            # In the second scan all is 30 m further ahead; the third nobody answered.
+            # In the second scan all is 30 m further ahead; in the third nothing was found.
             moved = 30.0 * (stamp == 2_000)
             shift = np.array([moved, 0, 0], np.float32)
             bag.point_cloud("/lidar/points", stamp, "lidar", points + shift)
@@ -127,7 +127,7 @@ def test_answers_are_matched_with_their_own_scan(tmp_path, scan):
     truth = read_lidar_truth(tmp_path / "drive", "/lidar/points", said)
     assert truth.words == ("wall", "car", "", "")
     figures = truth.figures(("Car", "tree"))
-    assert figures["car"] == {"seen": 2, "found": 0.5, "in_vocabulary": True}
+    assert figures["car"] == {"seen": 3, "found": pytest.approx(1 / 3), "in_vocabulary": True}
     assert figures["building"]["in_vocabulary"] is False
 
 

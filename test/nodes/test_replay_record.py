@@ -204,7 +204,8 @@ def test_bad_arguments_are_refused_with_what_is_there(tmp_path, capsys):
     assert main(["replay", str(bag), "--topics", "/lidar"]) == 2
     assert "/camera/image_raw" in capsys.readouterr().err
     assert main(["replay", str(tmp_path / "none")]) == 2
-    assert main(["replay", str(bag), "--rate", "-1"]) == 2
+    for rate in ("-1", "inf", "nan"):
+        assert main(["replay", str(bag), "--rate", rate]) == 2
     assert main(["replay", str(bag), "--remap", "nonsense"]) == 2
     assert main(["record", "-o", str(bag), "--topics", "/x"]) == 2
     assert "exists" in capsys.readouterr().err

@@ -143,6 +143,10 @@ def test_it_begins_anew_when_time_or_size_change():
     assert len(model(black, 5)) == 0
     assert len(model(np.full((4, 3), 255, np.uint8), 20)) == 0
     assert len(model(np.zeros((4, 3), np.uint8), 30)) == 12 * 15  # log(1.02 / 0.02) / 0.25
+    # The clock jumps from simulated to wall time: years of noise would not fit into memory.
+    noisy = camera(noise_hz=1.0)
+    noisy(black, 30)
+    assert len(noisy(white, 1_700_000_000_000_000_000)) == 0
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,8 @@ def test_refusals_leave_no_bag(tmp_path, world, route):
         drive(world, route, tmp_path / "bag", from_flat(DriveConfig, {"camera.name": "eye"}))
     with pytest.raises(InputError, match="'radar' is none of camera, lidar, events"):
         drive(world, route, tmp_path / "bag", from_flat(DriveConfig, {"sensors": "camera,radar"}))
+    with pytest.raises(InputError, match=r"maximum_seconds is 0\.04"):
+        drive(world, route, tmp_path / "bag", from_flat(DriveConfig, {"maximum_seconds": 0.04}))
     assert list(tmp_path.iterdir()) == []
 
 
