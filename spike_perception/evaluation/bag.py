@@ -20,9 +20,11 @@ from spike_perception.cli import add_json, emit
 from spike_perception.config import Value
 from spike_perception.errors import InputError
 from spike_perception.evaluation import bag_run
+from spike_perception.evaluation.bag_classes import read_labels
 from spike_perception.evaluation.bag_places import is_topic
 from spike_perception.evaluation.bag_report import figure_of, tell_comparison
 from spike_perception.evaluation.bag_run import NodeResult, Question
+from spike_perception.evaluation.heard import read_times
 from spike_perception.evaluation.launchable import CAMERA, LAUNCHES, PLACES, Launchable
 from spike_perception.evaluation.node_parameters import require_used, resolve
 from spike_perception.evaluation.provenance import provenance
@@ -120,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
         left_out: list[str] = []
         maps: bag_run.Maps = {}
         started = {each.label: _nodes(args, each, out / each.label, left_out) for each in variants}
+        _check_labels(question, started[BASE])
         report = open_report(
             args.report,
             f"Replay through {args.launch}",
@@ -169,6 +172,19 @@ def _question(args: argparse.Namespace) -> Question:
         args.within,
         args.realtime,
     )
+
+
+def _check_labels(question: Question, nodes: Sequence[Started]) -> None:
+    """Refuse a list of words that does not fit before the bag is played, not after.
+
+    Raises:
+        InputError: as :func:`~spike_perception.evaluation.bag_classes.read_labels`.
+    """
+    for each in nodes:
+        launched = each.launched
+        if question.labels and launched is not PLACES and launched.node == question.labelled:
+            times = read_times(question.bag, each.topic)
+            read_labels(question.labels, question.bag, times, simulated=False)
 
 
 def _variants(args: argparse.Namespace) -> list[Variant]:

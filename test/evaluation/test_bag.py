@@ -14,6 +14,7 @@ from spike_perception.bags.from_images import write_bag
 from spike_perception.bags.images import ImageSequence
 from spike_perception.bags.writer import BagWriter
 from spike_perception.cli import main
+from spike_perception.evaluation import bag_run
 from spike_perception.evaluation.report import shown
 from spike_perception.sensing.event_packets import EventPacker
 
@@ -228,6 +229,16 @@ def test_a_ground_truth_of_places_needs_a_reference(tmp_path, capsys):
     words = ["evaluate", "bag", str(bag), "--launch", "vpr", "--ground-truth", "truth.npy"]
     assert main(words) == 2
     assert "--reference" in capsys.readouterr().err
+
+
+def test_words_that_do_not_fit_are_refused_before_the_bag_is_played(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("rclpy")
+    monkeypatch.setattr(bag_run, "play", lambda *_: pytest.fail("it was played"))
+    bag, words = camera_bag(tmp_path / "bag"), tmp_path / "words.txt"
+    words.write_text("car\n")
+    given = ["evaluate", "bag", str(bag), "--launch", "camera", "--ground-truth", str(words)]
+    assert main(given) == 2
+    assert "one line a message" in capsys.readouterr().err
 
 
 def test_a_bag_without_the_sensor_is_refused(tmp_path, capsys):
