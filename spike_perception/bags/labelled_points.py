@@ -196,6 +196,8 @@ def _from_npz(path: Path, split: str | None, up: str, limit: int | None) -> Poin
             classes = _class_names(path, _array(path, archive, "classes", "U", 1))
         if label_key in keys:
             labels = _array(path, archive, label_key, "iu", 1)
+        elif classes:
+            raise _wrong(path, f"it has classes but no {label_key}; there are {sorted(keys)[:10]}")
     if points.shape[2] != 3 or not points.shape[0] or not 0 < points.shape[1] <= MAX_POINTS:
         raise _wrong(path, f"{key} is {list(points.shape)}; expected are objects [N, P, 3]")
     if points.shape[0] > MAX_OBJECTS or not np.isfinite(scale) or scale <= 0:

@@ -146,6 +146,7 @@ def test_npz_of_points_label_and_classes(tmp_path: Path) -> None:
         {"points": CLOUD[None], "label": [0.5]},
         {"points": CLOUD[None], "label": [2], "classes": ["a"]},
         {"points": CLOUD[None], "label": [0], "classes": [b"a"]},
+        {"points": CLOUD[None], "labels": [0], "classes": ["a"]},
         {"points": CLOUD[None], "label": [0], "classes": ["a" * 300]},
         {"points": CLOUD[None], "scale": np.nan},
         {"points": CLOUD[None], "scale": [1.0]},
