@@ -232,6 +232,7 @@ def ablate(
     if teacher is None:
         need_teacher(chosen.name)
         teacher = load_teacher(chosen.name, Path(chosen.checkpoint) if chosen.checkpoint else None)
+    scene = SVLScene(recipe, teacher, **seams)  # names and pictures are in the cache from here on
     found: dict[str, dict[str, Any]] = {}
     tasks = []
     for run in runs_of(config):
@@ -244,12 +245,12 @@ def ablate(
         ) == dump_yaml(own.document())
         if same and (folder / METRICS).is_file():
             metrics = RunFolder(folder).metrics()
-            if metrics["teacher"]["sha256"] == teacher.id:
+            if metrics["teacher"]["sha256"] == teacher.id and metrics["data"] == scene.described:
                 found[run.key] = metrics
                 continue
+            (folder / CHECKPOINT).unlink(missing_ok=True)  # of other data or another teacher
         tasks.append(Task(run, own))
     if tasks:
-        SVLScene(recipe, teacher, **seams)  # names and pictures are in the cache from here on
         out.mkdir(parents=True, exist_ok=True)
         work = Work(out, Told(teacher.name, teacher.id), command)
         workers = config.settings.compare.workers

@@ -70,6 +70,10 @@ def test_one_call_trains_what_is_missing_and_writes_tables(config, solids, tmp_p
     ]
     assert changed == ["text.1x4.s1"]
     assert again["text.1x4.s1"]["metrics"] == results["text.1x4.s1"]["metrics"]
+    of_other_data = tmp_path / "text.1x4.s0" / "metrics.json"
+    of_other_data.write_text(of_other_data.read_text().replace(" shapes, ", " shapes, 0"))
+    again = ablate(config, tmp_path, "spike-train svl-ablation", teacher=solids.teacher)
+    assert again["text.1x4.s0"]["data"] == results["text.1x4.s0"]["data"]
     found = Comparison(config, again)
     assert found.figure == "shapes/dev.int8.top_1"
     assert len(found.document()["rows"]["mse"]) == 2 and set(found.document()["grid"]) == {
