@@ -16,6 +16,8 @@ import signal, sys, time
 from pathlib import Path
 from spike_perception.evaluation.session import RosSession
 
+# A shell that runs the tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with RosSession(Path(sys.argv[1])) as session:
     session.start("deaf", "timeit", ["-n", "1", "-s", sys.argv[2], "time.sleep(60)"])
     print(session.pid("deaf"), flush=True)
