@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spike_perception.bags.folder_files import UNREADABLE, FolderFiles, open_zip, spread
-from spike_perception.bags.npy_header import read_npy_header
+from spike_perception.bags.folder_files import FolderFiles, open_zip, spread
+from spike_perception.bags.npz_array import read_npz_array
 from spike_perception.bags.point_files import POINT_SUFFIXES, decode_points
 from spike_perception.errors import InputError
 from spike_perception.identity import sha256_bytes, sha256_json
@@ -26,8 +26,6 @@ from spike_perception.sensing.points import MAX_POINTS, finite_points
 
 UP_AXES = ("y", "z")
 MAX_OBJECTS = 1 << 22
-MAX_ARRAY_BYTES = 4 << 30
-"""Largest accepted array of an ``.npz`` file, unpacked."""
 MAX_CLASSES = 1 << 16
 MAX_NAME_CHARACTERS = 256
 
@@ -248,32 +246,10 @@ def _keys(path: Path, keys: set[str], split: str | None) -> tuple[str, str]:
 def _array(
     path: Path, archive: zipfile.ZipFile, key: str, kinds: str, dimensions: int
 ) -> NDArray[Any]:
-    """One array, its header checked against the bytes there are before these are unpacked."""
     try:
-        entry = archive.getinfo(f"{key}.npy")
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError("its compression is neither none nor deflate")
-        with archive.open(entry) as stream:
-            header = read_npy_header(stream)
-            size = entry.file_size - stream.tell()
-            if (
-                header.dtype.kind not in kinds
-                or len(header.shape) != dimensions
-                or min(header.shape, default=0) < 0
-            ):
-                raise ValueError(f"it is {header.dtype} {list(header.shape)}")
-            if header.data_bytes != size or size > MAX_ARRAY_BYTES:
-                raise ValueError(
-                    f"{size} bytes for {header.dtype} {list(header.shape)}, at most "
-                    f"{MAX_ARRAY_BYTES} are read"
-                )
-            data = stream.read(size)
-        if len(data) != size:
-            raise ValueError(f"it ends after {len(data)} of {size} bytes")
-    except (ValueError, *UNREADABLE) as error:
-        raise _wrong(path, f"{key}: {error}") from error
-    array = np.frombuffer(data, header.dtype, header.elements)
-    return array.reshape(header.shape, order="F" if header.by_columns else "C")
+        return read_npz_array(archive, key, kinds, dimensions)
+    except ValueError as error:
+        raise _wrong(path, str(error)) from error
 
 
 def _class_names(path: Path, array: NDArray[Any]) -> tuple[str, ...]:

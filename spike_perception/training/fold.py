@@ -42,6 +42,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", type=Path, help="weights of an open_clip model")
     parser.add_argument(
+        "--texts",
+        default="",
+        metavar="FILE.npz",
+        help="the run's table of texts, where it had one (svl: teacher.texts)",
+    )
+    parser.add_argument(
         "--pack",
         action="append",
         default=[],
@@ -56,7 +62,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="make a word bank of this list, by name or file; may be repeated",
     )
     parser.add_argument(
-        "--templates", default="", help="prompt templates; those of the list if not given"
+        "--templates",
+        default="",
+        help="prompt templates; if not given the table's own, or those of the list",
     )
     parser.add_argument(
         "--hierarchy", action="store_true", help="keep the headings of a list as coarser classes"
@@ -107,19 +115,24 @@ def run(arguments: argparse.Namespace) -> int:
                 f"two lists are called {twice[0]}, and files are named by their lists; rename one",
             )
     from spike_perception.training.run_folder import RunFolder
-    from spike_perception.training.teachers.teacher import load_teacher
+    from spike_perception.training.teachers.text_table import TabledTeacher, reading_teacher
 
     folder = RunFolder(arguments.run)
     bundle, projection = folder.bundle(), folder.projection()
     lists = {each: load_words(each) for each in (*arguments.pack, *arguments.bank)}
-    teacher = load_teacher(arguments.teacher, arguments.checkpoint)
+    teacher = reading_teacher(
+        arguments.teacher, arguments.checkpoint, arguments.texts, arguments.cache
+    )
     check_teacher(projection, teacher.id, teacher.name)
     held_out = _held_out(arguments, bundle, projection, teacher)
     arguments.out.mkdir(parents=True, exist_ok=True)
     written = []
     for kind, names in (("pack", arguments.pack), ("bank", arguments.bank)):
         for name in names:
-            scheme, templates = templates_of(name, arguments.templates, bundle.kind)
+            if isinstance(teacher, TabledTeacher) and not arguments.templates:
+                scheme, templates = "the table's", teacher.prompts
+            else:
+                scheme, templates = templates_of(name, arguments.templates, bundle.kind)
             folder_words = Folder(projection, teacher, templates, arguments.cache)
             folder_words = folder_words.centred() if arguments.centre_features else folder_words
             made: VocabularyPack | WordBank

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spike_perception.bags import labelled_points as module
+from spike_perception.bags import npz_array
 from spike_perception.bags.labelled_points import open_point_set
 from spike_perception.errors import InputError
 
@@ -182,7 +182,7 @@ def test_a_header_that_claims_gigabytes_is_refused_unread(tmp_path: Path) -> Non
 def test_a_large_array_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "large.npz"
     np.savez(path, points=np.zeros((4, 100, 3)))
-    monkeypatch.setattr(module, "MAX_ARRAY_BYTES", 1000)
+    monkeypatch.setattr(npz_array, "MAX_ARRAY_BYTES", 1000)
     with pytest.raises(InputError, match="at most 1000"):
         open_point_set(path)
 

@@ -19,11 +19,10 @@ from spike_perception.training.run_command import (
     add_run_folder,
     add_sets,
     command_line,
-    need_teacher,
     tell_configuration,
     until_stopped,
 )
-from spike_perception.training.svl.command import resolve, train_svl
+from spike_perception.training.svl.command import configured_teacher, resolve, train_svl
 from spike_perception.training.svl.config import AblationConfig, SVLConfig, preset_names
 
 if TYPE_CHECKING:
@@ -222,16 +221,17 @@ def ablate(
     from spike_perception.training.ablation.workers import results_of
     from spike_perception.training.run_folder import CONFIG, METRICS, RunFolder
     from spike_perception.training.svl.scene import SVLScene
-    from spike_perception.training.teachers.teacher import load_teacher
     from spike_perception.training.trainer import CHECKPOINT
 
     if not config.data or not config.evaluate:
         raise InputError("data_missing", "give --data to learn from and --evaluate to judge by")
     recipe = config.recipe()
-    chosen = recipe.settings.teacher
-    if teacher is None:
-        need_teacher(chosen.name)
-        teacher = load_teacher(chosen.name, Path(chosen.checkpoint) if chosen.checkpoint else None)
+    if recipe.settings.teacher.texts:
+        raise InputError(
+            "invalid_setting",
+            "teacher.texts: the ablation compares words and pictures of one teacher; leave it out",
+        )
+    teacher = teacher or configured_teacher(recipe.settings.teacher)
     scene = SVLScene(recipe, teacher, **seams)  # names and pictures are in the cache from here on
     found: dict[str, dict[str, Any]] = {}
     tasks = []

@@ -18,7 +18,13 @@ from spike_perception.training.run_command import (
     changes,
     need_teacher,
 )
-from spike_perception.training.svl.config import RunConfig, SVLConfig, parse_entry, preset_names
+from spike_perception.training.svl.config import (
+    RunConfig,
+    SVLConfig,
+    TeacherConfig,
+    parse_entry,
+    preset_names,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,6 +94,19 @@ def fitted(config: RunConfig, objective: nn.Module, scene: Any, out: Path) -> Tr
     )
 
 
+def configured_teacher(chosen: TeacherConfig) -> PointTeacher:
+    """Load the teacher of a configuration, with its table of texts.
+
+    Raises:
+        InputError: ``teacher_missing``, ``bad_text_table``, those of ``load_teacher``.
+    """
+    from spike_perception.training.teachers.text_table import reading_teacher
+
+    need_teacher(chosen.name)
+    checkpoint = Path(chosen.checkpoint) if chosen.checkpoint else None
+    return reading_teacher(chosen.name, checkpoint, chosen.texts, Path(chosen.cache))
+
+
 def train_svl(
     config: SVLConfig,
     out: Path,
@@ -115,13 +134,9 @@ def train_svl(
     import torch
 
     from spike_perception.training.svl.scene import SVLScene
-    from spike_perception.training.teachers.teacher import load_teacher
 
     need_data(config)
-    chosen = config.settings.teacher
-    if teacher is None:
-        need_teacher(chosen.name)
-        teacher = load_teacher(chosen.name, Path(chosen.checkpoint) if chosen.checkpoint else None)
+    teacher = teacher or configured_teacher(config.settings.teacher)
     scene = SVLScene(config, teacher, **seams)
     trained = fitted(config, scene.objective(), scene, out)
     if not trained.is_first:

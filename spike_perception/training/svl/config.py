@@ -154,6 +154,12 @@ class TeacherConfig:
 
     name: str = setting("", "open_clip model, or folder that spike-train teacher wrote")
     checkpoint: str = setting("", "weights of an open_clip model; a folder has its own")
+    texts: str = setting(
+        "",
+        "FILE.npz of names and another model's embeddings of them, such as CLIP's (arrays names "
+        "and features; synonyms and prompt if there are): words are compared in that space, in the "
+        "table's own prompt, and pictures in the teacher's by a projection of their own",
+    )
     cache: str = setting("out/features", "folder for the teacher's features")
     views: int = setting(3, "pictures of every shape, from as many sides", minimum=1, maximum=24)
     centre: bool = setting(
@@ -168,7 +174,9 @@ class TeacherConfig:
 class TextConfig:
     """The names that points are compared with."""
 
-    templates: str = setting("shapes", "prompt templates, see training/words/templates.py")
+    templates: str = setting(
+        "shapes", "prompt templates, see training/words/templates.py; not with teacher.texts"
+    )
     centre: bool = setting(
         False, "take the mean over the names from every text embedding (less modality gap)"
     )

@@ -10,7 +10,8 @@ Where paper and released code differ, or are silent, this is what was settled:
   Distances are taken between unit vectors (our reading).
 * The code trains two maps from the teacher's space to the student's width; here one map leads from
   the student's counts to the teacher's space (``own_image_projection``: a second one for the image
-  terms). By ``<P x, y> = <x, P^T y>`` it folds into the vocabulary all the same.
+  terms). By ``<P x, y> = <x, P^T y>`` it folds into the vocabulary all the same. Where words are
+  embedded by another model than pictures (``teacher.texts``), there is always a second one.
 * The feature is a firing rate: the last layer is spiking, its counts are divided by T x D. (The
   code's is a mean of membrane currents.) Attention is associative, see
   ``students.pointformer``.
@@ -94,13 +95,17 @@ class MTALoss(nn.Module):
         log_scale: p; the logit scale is exp(p), at most 100.
     """
 
-    def __init__(self, counts: int, width: int, config: MTAConfig) -> None:
+    def __init__(
+        self, counts: int, width: int, config: MTAConfig, picture_width: int | None = None
+    ) -> None:
         """Make the parameters.
 
         Args:
             counts: C, channels of the student's feature.
-            width: channels of the teacher's space.
+            width: channels of the space of words.
             config: weights.
+            picture_width: channels of the space of pictures where that is another; the image terms
+                then have a projection of their own.
 
         Raises:
             InputError: ``invalid_setting`` if every term is off.
@@ -110,8 +115,9 @@ class MTALoss(nn.Module):
             raise InputError("invalid_setting", "loss.text, loss.image and loss.mse are all 0")
         self.config = config
         self.projection = nn.Linear(counts, width, bias=False)
+        own = config.own_image_projection or (picture_width is not None and config.uses_images)
         self.image_projection = (
-            nn.Linear(counts, width, bias=False) if config.own_image_projection else None
+            nn.Linear(counts, picture_width or width, bias=False) if own else None
         )
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
 
@@ -124,8 +130,9 @@ class MTALoss(nn.Module):
             rates: firing rates F / (T D), [B, C].
             texts: unit embedding of each sample's name in a prompt [B, C_T]; anything without one.
             labels: class of each sample [B]; -1 without a name.
-            images: the teacher's unit feature of a picture of each sample [B, C_T]; None if no
-                term needs it. No gradient flows into ``texts`` and ``images``.
+            images: the teacher's unit feature of a picture of each sample [B, C_T], or of another
+                width where pictures have one; None if no term needs it. No gradient flows into
+                ``texts`` and ``images``.
         """
         c = self.config
         rates, texts, labels = _gathered(rates), _gathered(texts.detach()), _gathered(labels)

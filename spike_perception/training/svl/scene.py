@@ -37,6 +37,7 @@ from spike_perception.training.svl.result import (
 )
 from spike_perception.training.svl.shapes import Shapes, open_shapes
 from spike_perception.training.svl.view_features import cached_view_features
+from spike_perception.training.teachers.text_table import TabledTeacher
 from spike_perception.training.text import embed_words
 from spike_perception.training.words.templates import load_templates
 from spike_perception.zero_shot.names import normalised
@@ -114,6 +115,8 @@ class SVLScene:
         s = config.settings
         self.config = config
         self._teacher = teacher
+        # Looks at pictures; where words lie in a space of their own it reads none of them.
+        self._looking = teacher.looking if isinstance(teacher, TabledTeacher) else teacher
         self._open_data, self._view_features = open_data, view_features
         self.teacher = {"name": teacher.name, "sha256": teacher.id}
         self.cache = Path(s.teacher.cache)
@@ -149,7 +152,11 @@ class SVLScene:
     def _name(self, shapes: list[Shapes]) -> None:
         """Collect the names to learn and embed them."""
         s = self.config.settings
-        self.templates = load_templates(s.text.templates)
+        self.templates = (
+            self._teacher.prompts
+            if isinstance(self._teacher, TabledTeacher)
+            else load_templates(s.text.templates)
+        )
         told = [
             f.classes if d.labels else () for d, f in zip(self.config.data, shapes, strict=True)
         ]
@@ -181,7 +188,7 @@ class SVLScene:
 
     def _features(self, shapes: Shapes) -> NDArray[np.float16]:
         return self._view_features(
-            self._teacher, shapes, self.cache, self.config.settings.teacher.views
+            self._looking, shapes, self.cache, self.config.settings.teacher.views
         )
 
     def _judged(self, data: ShapeData) -> JudgedShapes:
@@ -189,27 +196,38 @@ class SVLScene:
         known = shapes.labels >= 0
         if not shapes.classes or not known.any():
             raise InputError("no_labels", f"{data.path} has no labels; accuracy needs them")
-        texts = embed_words(
-            self._teacher, [normalised(each) for each in shapes.classes], self.templates, self.cache
-        )
+        words = [normalised(each) for each in shapes.classes]
+        texts = embed_words(self._teacher, words, self.templates, self.cache)
         own: dict[str, float] = {}
         if self.config.settings.teacher.evaluate:
             features = np.asarray(self._features(shapes), np.float32)[known]
-            told = features.mean(1)
+            told, read, mean = features.mean(1), texts, self.text_mean
+            if self._looking is not self._teacher:
+                shown = load_templates(self.config.settings.text.templates)
+                read = embed_words(self._looking, words, shown, self.cache)
+                mean = np.zeros(read[0].shape[1], np.float32)
             for centre, name in ((0.0, "top_1"), (told.mean(0), "top_1_centred")):
-                scores = embedding_scores(told - centre, texts, self.text_mean)
+                scores = embedding_scores(told - centre, read, mean)
                 own[name] = accuracies(scores, shapes.labels[known])["top_1"]
-        seen = np.array([normalised(each) in set(self.words) for each in shapes.classes])
+        seen = np.array([each in set(self.words) for each in words])
         return JudgedShapes(data.name, shapes.points[known], shapes.labels[known], texts, seen, own)
 
     def objective(self) -> SVLObjective:
         """The module to train, with the weights to start from."""
         s = self.config.settings
         torch.manual_seed(s.trainer.seed)
-        loss = MTALoss(self.student.feature_dim, self.prompts.shape[2], s.loss)
+        loss = MTALoss(
+            self.student.feature_dim, self.prompts.shape[2], s.loss, self._picture_width()
+        )
         if s.student.initial:
             start_from(Path(s.student.initial), self.student)
         return SVLObjective(self.student, loss)
+
+    def _picture_width(self) -> int | None:
+        """Channels of pictures' features where these lie in another space than words."""
+        if self._looking is self._teacher:
+            return None
+        return int(self._looking.encode_text(["an object"]).shape[1])
 
     def identity(self) -> dict[str, Any]:
         """All that decides the weights besides the trainer's own settings."""

@@ -74,6 +74,27 @@ def test_fold_makes_a_pack_whose_accuracy_is_the_reported_one(run, solids, monke
     assert right == pytest.approx(run.document["metrics"]["shapes/dev.int8.top_1"], abs=1e-9)
 
 
+def test_words_may_lie_in_the_space_of_a_table_and_pictures_in_the_teachers(
+    run, solids, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(teachers, "load_teacher", lambda name, file: solids.teacher)
+    table, words = tmp_path / "table.npz", tmp_path / "solids.txt"
+    np.savez(table, names=np.array(["ball", "rod", "plate"]), features=np.eye(3, 5) + 0.2)
+    words.write_text("ball\nrod\nplate\n", encoding="utf-8")
+    config = run.config.changed({"teacher.name": "x", "teacher.texts": str(table)})
+    figures = train_svl(config, tmp_path / "run", "x")["metrics"]
+    assert figures["shapes/dev.int8.top_1"] > 0.8 and "shapes/dev.teacher.top_1" in figures
+    assert RunFolder(tmp_path / "run").projection().matrix.shape[0] == 5
+    given = ["fold", tmp_path / "run", tmp_path, "--teacher", "x", "--pack", words,
+             "--cache", solids.folder / "cache", "--calibrate", f"{solids.shapes}/dev",
+             "--json", tmp_path / "x.json"]  # fmt: skip
+    assert main([*map(str, given)]) == 2  # the run's words were the table's
+    assert main([*map(str, given), "--texts", str(table)]) == 0
+    written = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["files"][0]
+    assert written["top_1"] == pytest.approx(figures["shapes/dev.int8.top_1"], abs=1e-9)
+    assert written["templates"] == "the table's"
+
+
 def test_a_run_cut_off_goes_on_to_the_same_weights(run, solids, tmp_path):
     config = run.config.changed({"trainer.steps": 6, "trainer.checkpoint_every": 2})
     whole = train_svl(config, tmp_path / "whole", "x", teacher=solids.teacher)
