@@ -26,6 +26,7 @@ from spike_perception.evaluation.bag_report import figure_of, tell_comparison
 from spike_perception.evaluation.bag_run import NodeResult, Question
 from spike_perception.evaluation.heard import read_times
 from spike_perception.evaluation.launchable import CAMERA, LAUNCHES, PLACES, Launchable
+from spike_perception.evaluation.metrics import NO_TRUE_PLACE
 from spike_perception.evaluation.node_parameters import require_used, resolve
 from spike_perception.evaluation.provenance import provenance
 from spike_perception.evaluation.replayed import Started, hearing
@@ -318,6 +319,8 @@ def _text(found: Mapping[str, Mapping[str, NodeResult]], left_out: Sequence[str]
                 for n, key in _SHOWN
                 if (value := figure_of(it, key)) is not None
             )
+            if it.get("queries_matchable") == 0:
+                judged = "   ".join(filter(None, (NO_TRUE_PLACE, judged)))
             lines += [
                 f"{name}, {label}: {it['messages']:,} messages, {it['answers']:,} answers, "
                 f"{shown(it['unanswered'])} unanswered",

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from spike_perception.evaluation.metrics import Matches, PrecisionRecall, Scores, Truth, recall_at
+from spike_perception.evaluation.metrics import (
+    NO_TRUE_PLACE,
+    Matches,
+    PrecisionRecall,
+    Scores,
+    Truth,
+    recall_at,
+)
 from spike_perception.evaluation.report import Palette, Strip
 
 if TYPE_CHECKING:
@@ -50,7 +57,10 @@ def draw_recall_at_k(figure: Figure, _: Palette, runs: Mapping[str, Matches], pl
     axes = figure.subplots()
     ks = np.arange(1, min(25, places) + 1)
     for name, matches in runs.items():
-        recall = [recall_at(matches, int(k)) or 0.0 for k in ks]
+        recall = [share for k in ks if (share := recall_at(matches, int(k))) is not None]
+        if not recall:
+            axes.plot([], [], label=f"{name}: {NO_TRUE_PLACE}")
+            continue
         axes.plot(ks, recall, marker="o", markersize=3.5, label=f"{name}: R@1 {recall[0]:.3f}")
     axes.set(xlabel="K", ylabel="recall@K (of all queries)", ylim=(0, 1.02))
     axes.set_xlim(0.5, max(2, ks[-1]) + 0.5)

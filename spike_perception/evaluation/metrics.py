@@ -7,7 +7,8 @@ Conventions of place recognition:
   higher is more alike. ``-inf`` means that the place was not retrieved (excluded, or no answer
   yet), and a query without any finite score was not answered.
 - A query is *matchable* if the ground truth holds at least one place for it.
-- Where a share has no denominator (no matchable query, no answer), it is None, never 0 or 1.
+- Where a share has no denominator (no matchable query, no answer), it is None, never 0 or 1; nor
+  is the recall@K over all queries 0 where none is matchable, since no answer could have been right.
 
 Classification: scores are ``[N, K]``, one row an image, one column a class, higher is likelier.
 """
@@ -24,6 +25,9 @@ from spike_perception.errors import InputError
 
 Scores = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]
+
+NO_TRUE_PLACE = "no query has a true place"
+"""What a reader is told where nothing is matchable."""
 
 _BLOCK_ELEMENTS = 1 << 24  # rows are worked through in blocks of this many scores
 
@@ -133,11 +137,13 @@ def recall_at(matches: Matches, k: int, *, matchable_only: bool = False) -> floa
             by all queries (VPR-methods-evaluation).
 
     Returns:
-        The share, or None without any query to divide by.
+        The share, or None without any matchable query: nothing could be found.
     """
+    if not matches.matchable.any():
+        return None
     found = int(((matches.rank >= 0) & (matches.rank < k)).sum())
     total = int(matches.matchable.sum()) if matchable_only else len(matches.rank)
-    return found / total if total else None
+    return found / total
 
 
 @dataclass(frozen=True)

@@ -217,8 +217,9 @@ def tell(
     runs = {name: found.final} | ({"single frame": found.single} if both else {})
     curves = {label: metrics.precision_recall(matches) for label, matches in runs.items()}
 
-    report.headline("Recall@1", figures_["recall_at_1"], "of all queries")
-    report.headline("Recall@5", figures_["recall_at_5"], "of all queries")
+    of = "of all queries" if figures_["queries_matchable"] else metrics.NO_TRUE_PLACE
+    report.headline("Recall@1", figures_["recall_at_1"], of)
+    report.headline("Recall@5", figures_["recall_at_5"], of)
     report.headline("Average precision", figures_["average_precision"])
     report.headline("Recall at 100 % precision", figures_["recall_at_100_precision"])
     report.headline(
@@ -419,6 +420,8 @@ def text(result: dict[str, Any]) -> str:
     matchable = "  ".join(
         f"R@{k} {shown(result[f'recall_at_{k}_matchable'])}" for k in (1, 5, 10, 20)
     )
+    if not result["queries_matchable"]:
+        recalls = matchable = metrics.NO_TRUE_PLACE
     return "\n".join(
         (
             f"{result['queries']:,} queries, {result['references']:,} places, "

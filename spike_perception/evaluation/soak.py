@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from spike_perception.cli import add_json, emit
+from spike_perception.config import Value, from_flat, to_flat
 from spike_perception.errors import InputError
 from spike_perception.evaluation.launchable import LAUNCHES, PLACES, Launchable
 from spike_perception.evaluation.node_parameters import require_used, resolve
@@ -24,6 +25,7 @@ from spike_perception.evaluation.provenance import provenance
 from spike_perception.evaluation.report import Report, open_report, shown
 from spike_perception.evaluation.session import LOGS, RosSession, clear
 from spike_perception.evaluation.usage import UsageSampler
+from spike_perception.identity import sha256_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,15 +36,18 @@ COMMAND = "spike_perception.cli"
 PLAYER = "spike_perception.nodes.fault_player"
 NODES = {each.node: each for each in LAUNCHES["perception"]}
 # The drive that is played round and round: what a robot's sensors give at their full rates.
-DRIVE = {
+WORLD, ROUTE = "loop", "two_laps"
+DRIVE: dict[str, Value] = {
     "sensors": "camera,lidar,events",
-    "maximum_seconds": "5",
-    "odometry.rate": "60",
-    "events.rate": "60",
-    "camera.rate": "30",
-    "camera.width": "640",
-    "camera.height": "480",
+    "maximum_seconds": 5.0,
+    "odometry.rate": 60.0,
+    "events.rate": 60.0,
+    "camera.rate": 30.0,
+    "camera.width": 640,
+    "camera.height": 480,
 }
+# In the folder of the simulated drive: what it was made with.
+MADE_WITH = "made_with.json"
 POLL_S = 0.2
 GROWTH = (
     "Memory is resident memory but for segments that DDS shares between processes, which have a "
@@ -84,9 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("invalid_option", f"--minutes {arguments.minutes:g}: 0 or more")
     nodes = [NODES[name] for name in dict.fromkeys(arguments.nodes)]
     require_used(arguments.set, nodes)
-    clear(out, "map.db*")
+    if arguments.bag:
+        clear(out, "map.db*")
+    else:
+        clear_for_drive(out)
     with RosSession(out / LOGS) as session:
-        bag = arguments.bag or _simulated(session, out)
+        bag = arguments.bag or simulated(session, out)
         played, died, usage = _soak(session, nodes, bag, arguments)
     memory = {each.node: usage.memory(each.node) for each in nodes}
     result = {**_figures(played, memory, died), "minutes": arguments.minutes, **provenance()}
@@ -113,19 +121,45 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if died or result["unanswered"] else 0
 
 
-def _simulated(session: RosSession, out: Path) -> Path:
-    """A drive of the simulated robot; one that an earlier soak made in that folder serves again."""
+def clear_for_drive(out: Path) -> None:
+    """Clear the folder for a run on a simulated drive; one that is there stays if it is the same.
+
+    Raises:
+        InputError: as :func:`clear`.
+    """
+    try:
+        found = json.loads((out / "drive" / MADE_WITH).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    clear(out, "map.db*", *([] if found == _made_with() else ["drive"]))
+
+
+def simulated(session: RosSession, out: Path) -> Path:
+    """A drive of the simulated robot; one that an earlier soak left in that folder serves again."""
     bag, unfinished = out / "drive", out / "drive_unfinished"
     if not bag.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
-        settings = [word for name, value in DRIVE.items() for word in (f"--{name}", value)]
+        settings = [word for name, value in DRIVE.items() for word in (f"--{name}", str(value))]
         session.run(
             "simulate",
             COMMAND,
-            ["simulate", "loop", "--drive", "two_laps", "-o", str(unfinished), *settings],
+            ["simulate", WORLD, "--drive", ROUTE, "-o", str(unfinished), *settings],
         )
+        (unfinished / MADE_WITH).write_text(json.dumps(_made_with()), encoding="utf-8")
         unfinished.rename(bag)
     return bag
+
+
+def _made_with() -> dict[str, Any]:
+    """What decides the simulated drive: every setting, those not given too, world and route."""
+    from spike_perception.simulation.command import WORLDS, shipped
+    from spike_perception.simulation.drive import DriveConfig
+
+    return {
+        "world": sha256_file(shipped(WORLD, WORLDS, ".sdf")),
+        "route": sha256_file(shipped(ROUTE, WORLDS / "routes", ".json")),
+        "config": to_flat(from_flat(DriveConfig, DRIVE)),
+    }
 
 
 def _soak(

@@ -24,6 +24,7 @@ from spike_perception.nodes.class_overlay import overlay
 from spike_perception.nodes.classifier_node import ClassifierNode
 from spike_perception.nodes.event_input import (
     EventInputConfig,
+    Offer,
     Piece,
     missing_packages,
     offer,
@@ -42,7 +43,7 @@ from spike_perception.sensing.event_windows import EventConfig, Window, Windowed
 from spike_perception.zero_shot.event_classifier import EventClassifier, EventClassifierConfig
 from spike_perception.zero_shot.stream import check_stamp
 
-# How often it is looked for a publisher to subscribe to [s].
+# How often it is looked for a publisher to subscribe to, or another instead of one that left [s].
 LOOK_S = 0.2
 # A window's end cannot lie farther from the first event of the packet that closed it [ns].
 FARTHEST_NS = 60_000_000_000
@@ -105,6 +106,7 @@ class DvsClassifierNode(ClassifierNode[DvsClassifierConfig, EventClassifier]):
         self._seen: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._source = "not active"
+        self._offer: Offer | None = None
         super().__init__("dvs_classifier", DvsClassifierConfig, **options)
         self._frame = self.create_lifecycle_publisher(Image, "~/event_frame", 10)
         self._overlay = self.create_lifecycle_publisher(Image, "~/overlay", 1)
@@ -136,7 +138,7 @@ class DvsClassifierNode(ClassifierNode[DvsClassifierConfig, EventClassifier]):
         events = self.config.events
         topic = self.resolve_topic_name(events.topic)
         publishers = self.get_publishers_info_by_topic(topic)
-        found = offer(events, publishers)
+        self._offer = found = offer(events, publishers)
         if found is None:
             types = sorted({each.topic_type for each in publishers})
             there = ", ".join(types) or "nobody"
@@ -155,8 +157,22 @@ class DvsClassifierNode(ClassifierNode[DvsClassifierConfig, EventClassifier]):
             )
 
     def _look(self) -> None:
-        if self._is_active and not self._subscriptions_held:
+        """Listen where nothing is listened to yet, or nobody publishes any more what is."""
+        if not self._is_active:
+            return
+        if self._subscriptions_held and self._is_replaced():
+            self.destroy_subscription(self._subscriptions_held.pop())
+            self.forget()
+        if not self._subscriptions_held:
             self.listen()
+
+    def _is_replaced(self) -> bool:
+        """Whether only publishers are left that must be heard in another way."""
+        events = self.config.events
+        publishers = self.get_publishers_info_by_topic(self.resolve_topic_name(events.topic))
+        if self._offer is None or any(map(self._offer.hears, publishers)):
+            return False
+        return offer(events, publishers) not in (None, self._offer)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening."""

@@ -37,8 +37,8 @@ class EventInputConfig(TopicConfig, EventConfig):
     topic: str = setting("/event_camera/events", "sensor topic", fixed=True)
     type: str = setting(
         "auto",
-        "message type; auto: what the first publisher of the topic offers (one participant of DDS "
-        "cannot hear two types on one topic)",
+        "message type; auto: what the first publisher of the topic offers, until none is left that "
+        "can be heard so (one participant of DDS cannot hear two types on one topic)",
         choices=("auto", *TYPES),
         fixed=True,
     )
@@ -76,6 +76,13 @@ class Offer(NamedTuple):
 
     message_type: Any
     reliability: str
+
+    def hears(self, publisher: TopicEndpointInfo) -> bool:
+        """Whether one who subscribed so hears the publisher."""
+        return message_class(publisher.topic_type) is self.message_type and (
+            self.reliability == "best_effort"
+            or publisher.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        )
 
 
 def offer(config: EventInputConfig, publishers: Iterable[TopicEndpointInfo]) -> Offer | None:

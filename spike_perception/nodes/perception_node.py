@@ -23,7 +23,7 @@ from rclpy.event_handler import (
 )
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from threadpoolctl import threadpool_limits
@@ -288,8 +288,20 @@ class PerceptionNode(LifecycleNode, Generic[ConfigT]):
                 callback,
                 profile,
                 event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                qos_overriding_options=self._overriding(topic),
             )
+        )
+
+    def _overriding(self, topic: str) -> QoSOverridingOptions:
+        """The policies of a subscription that ``qos_overrides`` sets.
+
+        No others: rclpy would declare them as they are at the first subscription, read-only, and a
+        later one, whose publisher or parameters ask for another reliability, could not have it.
+        """
+        name = f"qos_overrides.{self.resolve_topic_name(topic)}.subscription."
+        kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
+        return QoSOverridingOptions(
+            [kind for kind in kinds if name + kind.name.lower() in self._parameter_overrides]
         )
 
     def receive(self, message: Any) -> None:

@@ -9,6 +9,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import rclpy
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
+from visualization_msgs.msg import MarkerArray
 
 from spike_perception.bags.event_replay import Recording, open_recording
 from spike_perception.bags.events import PACKET_TYPES
@@ -26,14 +29,12 @@ from spike_perception.cli import add_json, emit
 from spike_perception.errors import InputError
 from spike_perception.nodes.message_types import message_class
 from spike_perception.nodes.publishing import CLOCK_PERIOD_S, publish
-from spike_perception.nodes.stamps import to_stamp
+from spike_perception.nodes.stamps import stamp_ns, to_stamp
 
-# Of each message there is one answer.
-FRAME_TYPES = (
-    "sensor_msgs/msg/CompressedImage",
-    "sensor_msgs/msg/Image",
-    "sensor_msgs/msg/PointCloud2",
-)
+CLOUD_TYPE = "sensor_msgs/msg/PointCloud2"
+MARKERS_TYPE = "visualization_msgs/msg/MarkerArray"
+# Each message is answered by itself.
+FRAME_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image", CLOUD_TYPE)
 SENSOR_TYPES = (*FRAME_TYPES, *PACKET_TYPES)
 # Drivers' packets go out as our own type of the same fields where theirs is not installed.
 STAND_IN = dict.fromkeys(PACKET_TYPES, PACKET_TYPES[1])
@@ -72,9 +73,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="TOPIC",
         help="after each image or cloud that a node publishing on TOPIC hears, wait for its answer "
-        "of the same stamp; event packets, whose windows are answered, wait while answers of their "
-        f"frame_id lie {AHEAD_NS / 1e9:g} s behind. A topic on which several nodes answer is given "
-        "once for each, so that --wait waits for all",
+        "of the same stamp and frame_id; of a node that draws boxes (a MarkerArray), for the boxes "
+        "of that cloud, which come last and for a cloud without objects too. Event packets, whose "
+        "windows are answered, wait while answers of their frame_id lie "
+        f"{AHEAD_NS / 1e9:g} s behind. A topic on which several nodes answer is given once for "
+        "each, so that --wait waits for all",
     )
     parser.add_argument(
         "--listeners",
@@ -114,7 +117,11 @@ def header_frame_id(data: bytes) -> bytes:
 
 
 class Answers:
-    """Stamps of what arrives on an answer topic."""
+    """Stamps and frames of what arrives on an answer topic.
+
+    Where clouds are answered, also stamps of the boxes that are drawn of them: a cloud without
+    objects has no answer, but its boxes clear those before; and both may be in a fixed frame.
+    """
 
     def __init__(
         self, node: Node, topic: str, timeout_s: float, listeners: int, answering: int = 1
@@ -126,7 +133,8 @@ class Answers:
         self._answering = answering
         self._subscribed = False
         self._heard: set[str] = set()
-        self._stamps: set[int] = set()
+        self._arrived: set[tuple[int, bytes]] = set()
+        self._drawn: dict[str, set[int]] = {}
         self._newest: dict[bytes, int] = {}
         self.unanswered = 0
 
@@ -139,7 +147,7 @@ class Answers:
 
     def _hear(self, data: bytes) -> None:
         stamp, frame = header_stamp_ns(data), header_frame_id(data)
-        self._stamps.add(stamp)
+        self._arrived.add((stamp, frame))
         self._newest[frame] = max(stamp, self._newest.get(frame, stamp))
 
     def ready(self, sensors: Iterable[str]) -> bool:
@@ -166,22 +174,56 @@ class Answers:
         """Namespaces and names of the nodes that publish here and subscribe to ``sensor``."""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         subscribers = self._node.get_subscriptions_info_by_topic(sensor)
-        ours, theirs = (
-            {(each.node_namespace, each.node_name) for each in ends}
-            for ends in (publishers, subscribers)
-        )
-        return ours & theirs
+        return _nodes(publishers) & _nodes(subscribers)
 
-    def wait_for(self, stamp: int) -> None:
-        """Spin until the answer of ``stamp`` [ns] has come, or the timeout has passed."""
-        deadline = time.monotonic() + self._timeout_s
+    def boxes(self, cloud: str) -> list[set[int]]:
+        """Stamps [ns] of the boxes drawn by each node that answers the clouds of a topic here.
+
+        Subscribes where that has not been done. Nodes that draw none are left out.
+        """
+        if self._timeout_s <= 0:  # nobody draws for one who waits for nothing
+            return []
+        asked = self._asked(cloud)
+        topics = [
+            topic
+            for topic, types in self._node.get_topic_names_and_types()
+            if MARKERS_TYPE in types
+            and asked & _nodes(self._node.get_publishers_info_by_topic(topic))
+        ]
+        for topic in topics:
+            if topic not in self._drawn:
+                self._drawn[topic] = set()
+                hear = partial(_add_stamp, self._drawn[topic])
+                self._node.create_subscription(MarkerArray, topic, hear, 10)
+        return [self._drawn[topic] for topic in topics]
+
+    def wait_for(self, stamp: int, frame: bytes, boxes: Iterable[set[int]] = ()) -> None:
+        """Spin until the answer to a message has come, or the timeout has passed.
+
+        Args:
+            stamp: of the message and its answer [ns].
+            frame: their frame_id.
+            boxes: :meth:`boxes` of a cloud: those of its stamp are then the end of its answer.
+        """
+        drawn = list(boxes)
         if not self._subscribed:  # played without --wait
             self._subscribe()
-        while stamp not in self._stamps and time.monotonic() < deadline:
-            rclpy.spin_once(self._node, timeout_sec=0.05)
-        if stamp not in self._stamps:
+
+        def answered() -> bool:
+            if drawn:
+                return all(stamp in each for each in drawn)
+            return (stamp, frame) in self._arrived
+
+        _spin_until(self._node, answered, self._timeout_s)
+        if not answered():
             self.unanswered += 1
-        self._stamps.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        """What has arrived answers nothing that comes later."""
+        self._arrived.clear()
+        for each in self._drawn.values():
+            each.clear()
 
     def keep_up(self, frame: bytes, stamp: int) -> None:
         """Spin until the answers to a stream have come near enough to what was sent of it.
@@ -205,7 +247,17 @@ class Answers:
                 if self._newest[frame] > newest:
                     newest = self._newest[frame]
                     deadline = time.monotonic() + self._timeout_s
-        self._stamps.clear()
+        self._forget()
+
+
+def _nodes(ends: Iterable[TopicEndpointInfo]) -> set[tuple[str, str]]:
+    """Namespaces and names of the nodes that have these ends of a topic."""
+    return {(each.node_namespace, each.node_name) for each in ends}
+
+
+def _add_stamp(stamps: set[int], boxes: MarkerArray) -> None:
+    """Add the stamp [ns] of the boxes of one scan: that of the first marker, which clears."""
+    stamps.update(stamp_ns(each.header.stamp) for each in boxes.markers[:1])
 
 
 class Player:
@@ -237,6 +289,7 @@ class Player:
             )
         self._sensors = [t for t in self._sent if bag.topics[t] in SENSOR_TYPES]
         self._frames = {t for t in self._sensors if bag.topics[t] in FRAME_TYPES}
+        self._clouds = {t for t in self._sensors if bag.topics[t] == CLOUD_TYPE}
         self._clock = None if arguments.no_clock else node.create_publisher(Clock, "/clock", 10)
         self._answers = [
             Answers(node, topic, arguments.answer_timeout, arguments.listeners, answering)
@@ -267,6 +320,9 @@ class Player:
         def ready() -> bool:
             # Every one is asked: each subscribes when its topic appears.
             present = [answers.ready(names) for answers in self._answers]
+            for topic in self._clouds:
+                for answers in self._answers:
+                    answers.boxes(self._publishers[topic].topic_name)
             heard = [each.get_subscription_count() > 0 for each in sensors]
             needed = [*present, *heard] if self._named and present else present
             return any(heard) and all(needed)
@@ -298,14 +354,22 @@ class Player:
             self._publish(message)
             if self._answers and message.topic in self._sensors:
                 before = time.monotonic()
-                stamp = header_stamp_ns(message.data)
-                for answers in self._askers(message.topic):
-                    if message.topic in self._frames:
-                        answers.wait_for(stamp)
-                    else:
-                        answers.keep_up(header_frame_id(message.data), stamp)
+                self._await(message)
                 # Waiting for an answer stops the bag's time.
                 started += time.monotonic() - before
+
+    def _await(self, message: RawMessage) -> None:
+        """Wait for all who answer this message."""
+        topic, data = message.topic, message.data
+        stamp, frame = header_stamp_ns(data), header_frame_id(data)
+        for answers in self._askers(topic):
+            if topic in self._clouds:
+                boxes = answers.boxes(self._publishers[topic].topic_name)
+                answers.wait_for(stamp, frame, boxes)
+            elif topic in self._frames:
+                answers.wait_for(stamp, frame)
+            else:
+                answers.keep_up(frame, stamp)
 
     def _askers(self, topic: str) -> list[Answers]:
         """The topics of answers whose nodes hear this sensor topic."""

@@ -8,7 +8,6 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spike_perception.errors import InputError
 from spike_perception.training import config as settings_of
 from spike_perception.training.config import DistillConfig
 from spike_perception.training.run_command import (
@@ -17,6 +16,7 @@ from spike_perception.training.run_command import (
     add_sets,
     carry_out,
     changes,
+    need_data,
     need_teacher,
 )
 
@@ -79,8 +79,7 @@ def distill(
     from spike_perception.training.scene import Scene
     from spike_perception.training.trainer import fit
 
-    if not config.data:
-        raise InputError("data_missing", "no image set to learn from: give --data PATH")
+    need_data(config)
     if teacher is None:
         need_teacher(config.settings.teacher.name)
     scene = Scene.open(config, teacher)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +79,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibrate",
         metavar="PATH",
-        help="held-out images for temperature and the rule for unknown: one folder a class, or "
-        "unlabelled, in which case the teacher's own answer counts as the label; for a student "
-        "of points, labelled shapes, z up",
+        help="held-out images for temperature and a pack's rule for unknown: one folder a class, "
+        "or for packs alone unlabelled, in which case the teacher's own answer counts as the "
+        "label; for a student of points, labelled shapes, z up",
     )
     parser.add_argument("--limit", type=int, default=2000, help="calibration images used at most")
     parser.add_argument(
@@ -145,6 +147,8 @@ def run(arguments: argparse.Namespace) -> int:
                     )
             else:
                 made = folder_words.bank(lists[name])
+                if held_out is not None:
+                    made, found = held_out.calibrated_bank(made)
             suffix = ".bank.safetensors" if kind == "bank" else ".safetensors"
             file = arguments.out / f"{Path(name).stem}{suffix}"
             made.save(file)
@@ -269,7 +273,7 @@ class Folder:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Images that a vocabulary is calibrated on.
+    """Images that vocabularies are calibrated on.
 
     Attributes:
         counts: their spike counts as deployed [N, C].
@@ -305,17 +309,59 @@ class HeldOut:
                 f"no class of the calibration images ({', '.join(self.classes[:5])}) is a word of "
                 "the list; give images of its classes, or unlabelled ones",
             )
+        pack, figures = self._fitted(pack, truth)
+        pack = calibrate_rejection(pack, self.counts[known], method, pass_rate)
+        threshold = pack.rejection.threshold if pack.rejection else 0.0
+        return pack, {**figures, "known_threshold": threshold}
+
+    def calibrated_bank(self, bank: WordBank) -> tuple[WordBank, dict[str, Any]]:
+        """The bank with the temperature of a vocabulary made of the images' classes, and figures.
+
+        It gets no rule for unknown: a threshold holds for the words that it was fitted with.
+
+        Raises:
+            InputError: ``no_calibration_data`` if fewer than two of the classes are in the bank.
+        """
+        meant: dict[int, int] = {}  # class to noun
+        for index in np.unique(self.labels[self.labels >= 0]).tolist():
+            with contextlib.suppress(InputError):  # not every class is a word of the bank
+                meant[index] = bank.find(self.classes[index])
+        nouns = list(dict.fromkeys(meant.values()))
+        if len(nouns) < 2:
+            raise InputError(
+                "no_calibration_data",
+                f"{len(nouns)} of the classes of the calibration images "
+                f"({', '.join(self.classes[:5])}) mean a noun of the bank; its temperature needs "
+                "labelled images of two nouns at least",
+            )
+        lookup = np.full(len(self.classes), -1, np.int64)
+        for index, noun in meant.items():
+            lookup[index] = nouns.index(noun)
+        # As a robot gets it: of int8 rows.
+        pack = bank.vocabulary([bank.names[noun] for noun in nouns])
+        pack, figures = self._fitted(pack, self._truth(lookup))
+        return dataclasses.replace(bank, temperature=pack.temperature), {
+            **figures,
+            "classes": len(nouns),
+        }
+
+    def _fitted(
+        self, pack: VocabularyPack, truth: NDArray[np.int64]
+    ) -> tuple[VocabularyPack, dict[str, Any]]:
+        """The pack with its temperature, and figures; ``truth`` [N] is -1 for what is left out."""
+        known = truth >= 0
         counts, truth = self.counts[known], truth[known]
         pack = calibrate_temperature(pack, counts, truth)
-        pack = calibrate_rejection(pack, counts, method, pass_rate)
-        right = float((Head(pack).nearest(counts) == truth).mean())
         figures = {
             "images": len(truth),
             "labels": "teacher" if self.features is not None else "folders",
-            "top_1": right,
-            "known_threshold": pack.rejection.threshold if pack.rejection else 0.0,
+            "top_1": float((Head(pack).nearest(counts) == truth).mean()),
         }
         return pack, figures
+
+    def _truth(self, lookup: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``lookup`` [K] of each image's class, -1 where it has none."""
+        return np.where(self.labels >= 0, lookup[self.labels], -1)
 
     def _named(self, pack: VocabularyPack, words: Words) -> NDArray[np.int64]:
         """Index in the pack of each image's class, -1 where the list lacks it."""
@@ -326,7 +372,7 @@ class HeldOut:
             for word in (*entry.aliases, entry.name)
         }
         lookup = np.array([meaning.get(normalised(each), -1) for each in self.classes], np.int64)
-        return np.where(self.labels >= 0, lookup[self.labels], -1)
+        return self._truth(lookup)
 
     def _told(self, pack: VocabularyPack) -> NDArray[np.int64]:
         """The leaf that the teacher itself chooses for each image, from the texts of the pack."""
@@ -350,6 +396,12 @@ def _held_out(
     from spike_perception.training.data.images import open_images
 
     images = open_images(arguments.calibrate, limit=arguments.limit)
+    if arguments.bank and not images.classes:
+        raise InputError(
+            "no_calibration_data",
+            f"{arguments.calibrate} has no labels; a word bank is calibrated on labelled images, "
+            "one folder a class: give such, or fold the bank by a command of its own",
+        )
     return held_out(images, bundle, projection, teacher, arguments.cache)
 
 

@@ -25,6 +25,14 @@ class Documented(Protocol):
         """Plain nested values, as a YAML file holds them."""
 
 
+class Learning(Protocol):
+    """A configuration of a training on sets."""
+
+    @property
+    def data(self) -> Sequence[object]:
+        """The sets to learn from."""
+
+
 T = TypeVar("T", bound=Documented)
 
 
@@ -115,6 +123,26 @@ def need_teacher(name: str) -> None:
         raise InputError("unknown_teacher", "no teacher: give --teacher FOLDER or a model's name")
 
 
+def need_data(config: Learning) -> None:
+    """Refuse a configuration without sets.
+
+    Raises:
+        InputError: ``data_missing``.
+    """
+    if not config.data:
+        raise InputError("data_missing", "nothing to learn from: give --data PATH")
+
+
+def need_folder(out: Path) -> None:
+    """Refuse a file where a run's folder is to be, before work is put into it.
+
+    Raises:
+        InputError: ``cannot_write``.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError("cannot_write", f"{out} is a file; a run needs a folder of its own")
+
+
 def until_stopped(work: Callable[[], int]) -> int:
     """The exit status of ``work``; 128 and the signal's number if one stopped it."""
     try:
@@ -143,8 +171,7 @@ def carry_out(
     if tell_configuration(arguments, config):
         return 0
     out: Path = arguments.out
-    if out.exists() and not out.is_dir():
-        raise InputError("cannot_write", f"{out} is a file; a run needs a folder of its own")
+    need_folder(out)
 
     def work() -> int:
         if arguments.fresh:

@@ -17,6 +17,7 @@ from spike_perception.bags.writer import BagWriter
 from spike_perception.errors import InputError
 from spike_perception.evaluation import ground_truth
 from spike_perception.evaluation.answers import Answers, judge, poses_at
+from spike_perception.evaluation.bag import _text
 from spike_perception.evaluation.bag_classes import Words, confusion, judge_names, read_labels
 from spike_perception.evaluation.bag_places import (
     Poses,
@@ -26,6 +27,7 @@ from spike_perception.evaluation.bag_places import (
     make_truth,
     read_poses,
 )
+from spike_perception.evaluation.bag_run import NodeResult
 from spike_perception.evaluation.class_answers import ClassAnswers
 from spike_perception.evaluation.drive_report import tell_drive
 from spike_perception.evaluation.heard import (
@@ -120,6 +122,26 @@ def test_places_are_judged_by_the_reference_images_that_they_were_made_of():
     assert found.scores[1].tolist() == [-np.inf, -np.inf, 1.0, 2.0]
     with pytest.raises(InputError, match="counts agree"):
         make_truth("", reference, 5, None, 0, 5.0)
+
+
+def test_where_no_query_has_a_true_place_the_bag_is_told_so():
+    reference = Reference(ints(7, 8, 9), ints(0, 2, 3), 4, None, None)
+    query = Times(ints(1, 2, 3, 4), ints(1, 2, 3, 4))
+    nowhere = np.zeros((4, 4), bool)
+    judged = judge_places(place_answers(), query, reference, nowhere, None, 1).result.figures
+    assert judged["recall_at_1"] is None and judged["recall"] is None
+    costs = dict.fromkeys(("end_to_end_p50_ms", "end_to_end_p95_ms", "end_to_end_p99_ms"), 9.0)
+    costs |= dict.fromkeys(("energy", "energy_mj", "cpu_percent", "memory_mb", "unanswered"))
+    figures = {**judged, **costs, "messages": 4, "answers": 3, "drops": {}}
+
+    def told(figures):
+        return _text({"base": {"place_recognizer": NodeResult(figures, ints(), None, print)}}, [])
+
+    # What the node accepted all the same was wrong.
+    assert "\n  no query has a true place   precision 0\n" in told(figures)
+    unjudged = {key: figures[key] for key in figures.keys() - judged.keys()}
+    latencies = {key: value for key, value in judged.items() if key.startswith("latency")}
+    assert "\n  without ground truth\n" in told({**unjudged, **latencies})
 
 
 def pose(stamp_ns: int, x: float, yaw: float = 0.0) -> StampedPose:

@@ -133,9 +133,14 @@ def test_nothing_to_find_is_null_not_a_crash(
     options = ["--ground-truth", tmp_path / "truth.npy", "--report", tmp_path / "run"]
     assert call(drives / "day", drives / "night", *options, "--json", "-") == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["recall_at_1"] == 0.0
-    assert result["recall_at_1_matchable"] is None
-    assert result["average_precision"] is None
+    assert result["queries_matchable"] == 0
+    for key in ("recall_at_1", "recall_at_20", "recall_at_1_matchable", "average_precision"):
+        assert result[key] is None
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert page.count("no query has a true place") >= 2  # recall@1 and recall@5
+    assert call(drives / "day", drives / "night", *options[:2]) == 0
+    told = capsys.readouterr().out
+    assert "queries with a match  no query has a true place" in told and "R@1" not in told
 
 
 def test_figures_are_a_pure_function_of_scores_and_truth() -> None:

@@ -8,8 +8,12 @@ import json
 import numpy as np
 import pytest
 
+from spike_perception.bags.reader import BagReader
 from spike_perception.bags.writer import BagWriter
 from spike_perception.cli import main
+from spike_perception.errors import InputError
+from spike_perception.evaluation import soak
+from spike_perception.evaluation.session import LOGS, RosSession
 from spike_perception.evaluation.soak import _figures, growth
 from spike_perception.nodes import fault_player
 
@@ -66,6 +70,38 @@ def test_a_time_that_never_ends_is_refused(minutes, tmp_path, capsys):
     assert main(["soak", "--minutes", minutes, "--out", str(tmp_path / "out")]) != 0
     assert "--minutes" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_drive_of_other_settings_is_made_anew(tmp_path, monkeypatch):
+    small = {"maximum_seconds": 0.2, "camera.width": 32, "camera.height": 24}
+    monkeypatch.setattr(soak, "DRIVE", small)
+
+    def drive():
+        soak.clear_for_drive(tmp_path)
+        with RosSession(tmp_path / LOGS) as session:
+            return soak.simulated(session, tmp_path)
+
+    bag = drive()
+    with BagReader(bag) as opened:
+        first = len(list(opened.images("/camera/image_raw")))
+    (bag / "kept").touch()
+    (tmp_path / "map.db").touch()
+    assert drive() == bag and (bag / "kept").exists() and not (tmp_path / "map.db").exists()
+    monkeypatch.setitem(small, "camera.rate", 20.0)
+    assert drive() == bag and not (bag / "kept").exists()
+    with BagReader(bag) as opened:
+        assert len(list(opened.images("/camera/image_raw"))) > first
+    (bag / soak.MADE_WITH).unlink()  # of whom is it? not of these settings, for all that is known
+    (bag / "kept").touch()
+    soak.clear_for_drive(tmp_path)
+    assert not bag.exists()
+
+
+def test_a_folder_that_no_soak_made_is_not_deleted(tmp_path):
+    (tmp_path / "drive").mkdir()
+    with pytest.raises(InputError, match="not of an earlier run"):
+        soak.clear_for_drive(tmp_path)
+    assert (tmp_path / "drive").is_dir()
 
 
 @pytest.mark.slow

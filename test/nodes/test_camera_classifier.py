@@ -18,7 +18,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -508,3 +508,36 @@ def test_the_defaults_are_shipped_or_configure_says_what_is_missing(world, monke
         assert node.trigger_configure() == FAILURE
     else:
         assert node.trigger_configure() == OK
+
+
+def heard(world, node):
+    """Reliability with which the node subscribes to images."""
+    found = []
+
+    def there():
+        found[:] = world.client.get_subscriptions_info_by_topic("/camera/image_raw")
+        return found
+
+    assert world.spin_until(there)
+    (own,) = (each.qos_profile for each in found if each.node_name == node.get_name())
+    return own.reliability
+
+
+def test_quality_of_service_is_overridden_as_in_other_nodes(world, camera_files):
+    policy = "qos_overrides__/camera/image_raw__subscription__reliability"
+    node = start(world, camera_files, **{policy: "best_effort"})
+    assert heard(world, node) == ReliabilityPolicy.BEST_EFFORT  # files ask for reliable
+    assert not node.has_parameter("qos_overrides./camera/image_raw.subscription.depth")
+
+
+def test_another_reliability_is_taken_at_the_next_configure(world, camera_files):
+    node = start(world, camera_files)
+    assert heard(world, node) == ReliabilityPolicy.RELIABLE
+    assert node.trigger_deactivate() == OK and node.trigger_cleanup() == OK
+    assert world.spin_until(
+        lambda: not world.client.get_subscriptions_info_by_topic("/camera/image_raw")
+    )
+    changed = node.set_parameters([Parameter("image.reliability", value="best_effort")])
+    assert changed[0].successful
+    assert node.trigger_configure() == OK and node.trigger_activate() == OK
+    assert heard(world, node) == ReliabilityPolicy.BEST_EFFORT

@@ -10,6 +10,7 @@ from array import array
 
 import numpy as np
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -52,17 +53,12 @@ def create(world, files, **parameters):
     return world.start(DvsClassifierNode, **{**settings, **parameters})
 
 
-class EventSource:
-    """A camera of bursts: 600 events of a number within 9 of every 10 ms, one packet each."""
+class Bursts:
+    """Messages of a camera: 600 events of a number within 9 of every 10 ms, one packet each."""
 
-    def __init__(self, world, files, node, message_type: type = EventPacket) -> None:
-        self._world, self._files = world, files
-        self.publisher = world.client.create_publisher(message_type, TOPIC, LOSSLESS)
-        self._packer = EventPacker(*files.size)
+    def __init__(self, files) -> None:
+        self._files, self._packer = files, EventPacker(*files.size)
         self.sent = 0
-        assert node.trigger_activate() == OK
-        assert world.spin_until(lambda: node._subscriptions_held)
-        world.connect(self.publisher)
 
     def events(self, number: int) -> Events:
         return self._files.burst(number, start_ns=self.sent * 10 * MS)
@@ -86,6 +82,17 @@ class EventSource:
             setattr(message, name, value)
         self.sent += 1
         return message
+
+
+class EventSource(Bursts):
+    """A camera that the node hears."""
+
+    def __init__(self, world, files, node, message_type: type = EventPacket) -> None:
+        super().__init__(files)
+        self.publisher = world.client.create_publisher(message_type, TOPIC, LOSSLESS)
+        assert node.trigger_activate() == OK
+        assert world.spin_until(lambda: node._subscriptions_held)
+        world.connect(self.publisher)
 
     def send(self, *numbers: int, **fields: object) -> None:
         for number in numbers:
@@ -248,7 +255,7 @@ def test_a_gap_starts_the_network_from_rest(world, event_files):
     assert scores[4] == scores[0] != scores[3]
 
 
-def cloud(camera: EventSource, number: int) -> PointCloud2:
+def cloud(camera: Bursts, number: int) -> PointCloud2:
     events = camera.events(number)
     layout = np.dtype({"names": ["x", "y", "t", "p"], "formats": ["<f4", "<u2", "<f8", "i1"],
                        "offsets": [0, 4, 8, 16], "itemsize": 20})  # fmt: skip
@@ -320,6 +327,74 @@ def test_best_effort_publishers_are_heard_too(world, event_files):
     world.connect(publisher)
     camera.send(1, 1)
     assert world.spin_until(lambda: answers)
+
+
+@pytest.fixture
+def driver(domain):
+    """Offers events of a type and reliability in a participant of its own, in place of the last."""
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context, domain_id=domain)
+    node = rclpy.create_node("driver", context=context)
+
+    def offer(message_type: type, reliability: ReliabilityPolicy):
+        for each in list(node.publishers):
+            if each.topic_name == TOPIC:
+                node.destroy_publisher(each)
+        profile = QoSProfile(depth=100, reliability=reliability)
+        return node.create_publisher(message_type, TOPIC, profile)
+
+    yield offer
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def test_a_driver_replaced_by_one_of_another_type_is_heard(world, event_files, driver):
+    answers = world.collect(ObjectClass, "/object_class")
+    width, height = event_files.size
+    size = {"events__cloud__width": width, "events__cloud__height": height}
+    node = configured(world, event_files, **size)
+    assert node.trigger_activate() == OK
+    offers = [
+        (EventPacket, ReliabilityPolicy.RELIABLE),
+        (PointCloud2, ReliabilityPolicy.RELIABLE),
+        (PointCloud2, ReliabilityPolicy.BEST_EFFORT),
+        (EventPacket, ReliabilityPolicy.RELIABLE),
+    ]
+    camera = Bursts(event_files)
+    for message_type, reliability in offers:
+        publisher = driver(message_type, reliability)
+        assert world.spin_until(
+            lambda: (
+                publisher.get_subscription_count()  # noqa: B023
+                and node._subscriptions_held
+                and node._subscriptions_held[0].get_publisher_count()
+            )
+        ), (message_type, reliability)
+        before = len(answers)
+        for number in (2, 2, 2):
+            make = cloud if message_type is PointCloud2 else Bursts.message
+            publisher.publish(make(camera, number))
+        assert world.spin_until(lambda: len(answers) == before + 2)  # noqa: B023
+    # A driver's stream ended with it: nothing of it counts as lost, or as of another format.
+    assert set(node.health.drops()) <= {"incompatible_qos"}  # until it is looked again
+    assert [each.header.frame_id for each in answers] == ["dvs"] * 2 + [""] * 4 + ["dvs"] * 2
+
+
+def test_a_driver_is_kept_while_another_offers_events_too(world, event_files, driver):
+    node = configured(world, event_files)
+    assert node.trigger_activate() == OK
+    driver(PointCloud2, ReliabilityPolicy.RELIABLE)
+    assert world.spin_until(lambda: node._subscriptions_held)
+    held = node._subscriptions_held[0]
+    other = rclpy.Context()
+    rclpy.init(args=[], context=other, domain_id=world.client.context.get_domain_id())
+    beside = rclpy.create_node("beside", context=other)
+    beside.create_publisher(EventPacket, TOPIC, 10)  # of the preferred type
+    assert world.spin_until(lambda: world.client.count_publishers(TOPIC) == 2)
+    world.spin(1.0)
+    assert node._subscriptions_held == [held]
+    beside.destroy_node()
+    other.try_shutdown()
 
 
 def test_windows_change_while_it_runs_and_counts_go_on(world, event_files):

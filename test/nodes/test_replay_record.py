@@ -17,12 +17,15 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker, MarkerArray
 
 from spike_perception.bags.raw import RawBag
 from spike_perception.bags.reader import BagReader
@@ -30,6 +33,7 @@ from spike_perception.bags.writer import BagWriter
 from spike_perception.cli import main
 from spike_perception.errors import InputError
 from spike_perception.nodes import bench
+from spike_perception.nodes.lidar_classifier import LidarClassifierNode
 from spike_perception.nodes.record import Recorder
 from spike_perception.nodes.replay import Answers, header_stamp_ns
 from spike_perception_msgs.msg import ObjectClass, PlaceMatch
@@ -65,6 +69,12 @@ def make_bag(path: Path, storage: str, frames: int = 12) -> Path:
             stamp = 1_000_000_000 + number * 50_000_000
             writer.image("/camera/image_raw", stamp, "camera", scene(number))
     return path
+
+
+def make_scans(path: Path, scans: list[np.ndarray]) -> None:
+    with BagWriter(path) as writer:
+        for number, points in enumerate(scans):
+            writer.point_cloud("/lidar/points", 10**9 + number * 10**8, "lidar", points)
 
 
 def make_ros1_bag(path: Path, frames: int = 12) -> Path:
@@ -263,10 +273,14 @@ def test_lockstep_hears_answers_without_having_waited_for_them(tmp_path):
         executor.add_node(answerer)
         thread = threading.Thread(target=executor.spin)
         thread.start()
-        answers.wait_for(7)
+        unanswered = []
+        # The answer to an image is none to the scan of its time.
+        for frame, answers._timeout_s in ((b"camera", 5.0), (b"lidar", 0.5)):
+            answers.wait_for(7, frame)
+            unanswered.append(answers.unanswered)
         executor.shutdown()
         thread.join(5)
-        assert answers.unanswered == 0
+        assert unanswered == [0, 1]
     finally:
         rclpy.try_shutdown()
 
@@ -314,6 +328,69 @@ def test_in_lockstep_it_waits_for_every_node_that_answers_on_a_topic(tmp_path, w
     assert world.spin_until(lambda: replay.poll() is not None, 60)
     assert heard == {"camera": 4, "lidar": 4}
     assert json.loads(replay.communicate()[0])["unanswered"] == 0
+
+
+def test_in_lockstep_the_boxes_end_a_scan_whatever_its_answers(tmp_path, world):
+    """Boxes in another frame come a while after the answers; an empty scan has boxes alone."""
+    make_scans(tmp_path / "drive", [np.ones((5, 3), np.float32)] * 5)
+    empty, refused, order = 2, 3, []
+    node = world.add(rclpy.create_node("lidar_node"))
+    answers = node.create_publisher(ObjectClass, "/object_class", 10)
+    boxes = node.create_publisher(MarkerArray, "~/markers", 10)
+    due = []
+
+    def hear(scan: PointCloud2) -> None:
+        number = order.count("scan")
+        order.append("scan")
+        if number == refused:
+            return
+        header = Header(stamp=scan.header.stamp, frame_id="map")
+        if number != empty:
+            answers.publish(ObjectClass(header=header, source="lidar"))
+        due.append((time.monotonic() + 0.3, header))
+
+    def draw() -> None:
+        if due and time.monotonic() > due[0][0]:
+            order.append("boxes")
+            boxes.publish(MarkerArray(markers=[Marker(header=due.pop(0)[1])]))
+
+    node.create_subscription(PointCloud2, "/lidar/points", hear, 10)
+    node.create_timer(0.02, draw)
+    arguments = ("--rate", "0", "--wait", "60", "--answer-timeout", "3", "--json", "-")
+    replay = subprocess.Popen(
+        command("replay", tmp_path / "drive", *arguments, "--lockstep", "/object_class"),
+        stdout=subprocess.PIPE,
+    )
+    assert world.spin_until(lambda: replay.poll() is not None, 60)
+    assert json.loads(replay.communicate()[0])["unanswered"] == 1  # the refused one
+    assert order == [*["scan", "boxes"] * 3, "scan", *["scan", "boxes"]]
+
+
+def test_in_lockstep_an_empty_field_does_not_hold_up_the_replay(
+    tmp_path, world, lidar_files, scan_of, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    objects = [(0, 1), (), (), (0,), ()]
+    make_scans(tmp_path / "drive", [scan_of(*each) for each in objects])
+    answers = world.collect(ObjectClass, "/object_class")
+    node = world.start(
+        LidarClassifierNode,
+        model__bundle=str(lidar_files.bundle),
+        vocabulary__pack=str(lidar_files.pack),
+        points__reliability="reliable",
+    )
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    arguments = ("--rate", "0", "--wait", "60", "--answer-timeout", "20", "--json", "-")
+    replay = subprocess.Popen(
+        command("replay", tmp_path / "drive", *arguments, "--lockstep", "/object_class"),
+        stdout=subprocess.PIPE,
+    )
+    assert world.spin_until(lambda: replay.poll() is not None, 60)
+    assert json.loads(replay.communicate()[0])["unanswered"] == 0
+    assert node.health.drops() == {}
+    assert node._seen["scans"] == len(objects)
+    assert world.spin_until(lambda: len(answers) == 3)
 
 
 def test_in_lockstep_with_a_node_in_its_own_process_nothing_is_lost(tmp_path, start):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from spike_perception.cli import main as perception
 from spike_perception.deploy.bundle import Bundle
 from spike_perception.deploy.network import student_of
 from spike_perception.errors import InputError
@@ -81,6 +82,43 @@ def test_calibration_by_folders_and_by_the_teacher(folder, images, labels, count
     assert (found["labels"], found["images"]) == (labels, count) and found["top_1"] > 0.8
     assert pack.rejection.method == "max_logit" and pack.rejection.count_low > 0
     assert found["temperature"] == pack.temperature != pytest.approx(1 / 30)
+
+
+def test_a_calibrated_bank_gives_probabilities_that_can_be_believed(folder, capsys):
+    words = folder / "words.txt"
+    shown = colours.write_images(folder / "shown", 8, 5)
+    bundle = folder / "run" / "bundle.safetensors"
+    file = folder / "out" / "words.bank.safetensors"
+
+    def judged(*options):
+        assert fold(folder, "--bank", words, *options, "--json", folder / "x.json") == 0
+        judge = ["evaluate", "images", shown, "--bundle", bundle, "--word-bank", file,
+                 "--engine", "torch", "--threads", "1", "--json", folder / "y.json"]  # fmt: skip
+        assert perception(list(map(str, judge))) == 0
+        files = json.loads((folder / "x.json").read_text())["files"]
+        return files[0], json.loads((folder / "y.json").read_text())
+
+    _, before = judged()
+    assert before["temperature"] == pytest.approx(1 / 30)
+    fitted, after = judged("--calibrate", folder / "test")
+    assert (fitted["images"], fitted["classes"], fitted["labels"]) == (24, 3, "folders")
+    assert after["temperature"] == fitted["temperature"] != before["temperature"]
+    assert after["top_1"] == before["top_1"]
+    assert after["expected_calibration_error"] < before["expected_calibration_error"]
+    assert after["rejection"]["calibrated"] is False  # a threshold would hold for these words alone
+    vocabulary = WordBank.load(file).vocabulary(["red", "blue"])  # as a node takes words
+    assert vocabulary.temperature == fitted["temperature"]
+
+
+def test_a_bank_needs_labels_of_two_of_its_nouns(folder, tmp_path, capsys):
+    words = folder / "words.txt"
+    assert fold(folder, "--bank", words, "--calibrate", folder / "photos") == 2
+    assert "no labels; a word bank" in capsys.readouterr().err
+    few = tmp_path / "few.txt"
+    few.write_text("red\nstone\n")
+    assert fold(folder, "--bank", few, "--calibrate", folder / "test") == 2
+    assert "1 of the classes" in capsys.readouterr().err
+    assert not (folder / "out" / "few.bank.safetensors").exists()
 
 
 PLANE = {"day": (1.0, 0.0), "night": (1.0, 1.0)}

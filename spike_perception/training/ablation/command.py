@@ -24,6 +24,7 @@ from spike_perception.training.run_command import (
     add_configuration,
     changes,
     command_line,
+    need_folder,
     need_teacher,
     tell_configuration,
     until_stopped,
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = resolve(arguments)
     if tell_configuration(arguments, config):
         return 0
+    need_folder(arguments.out)
     need_teacher(config.recipe.teacher.name)
     return until_stopped(
         lambda: _tell(

@@ -19,6 +19,7 @@ from spike_perception.training.run_command import (
     add_run_folder,
     add_sets,
     command_line,
+    need_folder,
     tell_configuration,
     until_stopped,
 )
@@ -132,6 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = resolve(AblationConfig, arguments)
     if tell_configuration(arguments, config):
         return 0
+    need_folder(arguments.out)
 
     def work() -> int:
         results = ablate(config, arguments.out, command_line(), fresh=arguments.fresh)

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spike_perception.errors import InputError
 from spike_perception.training.run_command import (
     add_configuration,
     add_run_folder,
     add_sets,
     carry_out,
     changes,
+    need_data,
     need_teacher,
 )
 from spike_perception.training.svl.config import (
@@ -65,16 +65,6 @@ def resolve(
         tuple(parse_entry(each) for each in given) for given in (arguments.data, arguments.evaluate)
     )
     return dataclasses.replace(loaded, data=data or loaded.data, evaluate=judged or loaded.evaluate)
-
-
-def need_data(config: RunConfig) -> None:
-    """Refuse a configuration without sets.
-
-    Raises:
-        InputError: ``data_missing``.
-    """
-    if not config.data:
-        raise InputError("data_missing", "nothing to learn from: give --data PATH")
 
 
 def fitted(config: RunConfig, objective: nn.Module, scene: Any, out: Path) -> Trained:

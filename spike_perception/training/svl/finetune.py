@@ -17,8 +17,9 @@ from spike_perception.training.run_command import (
     add_run_folder,
     add_sets,
     carry_out,
+    need_data,
 )
-from spike_perception.training.svl.command import fitted, need_data, resolve
+from spike_perception.training.svl.command import fitted, resolve
 from spike_perception.training.svl.config import FinetuneConfig, ShapeData, preset_names
 from spike_perception.zero_shot.names import normalised
 
