@@ -259,10 +259,7 @@ def _class_names(path: Path, array: NDArray[Any]) -> tuple[str, ...]:
             f"{len(array)} classes of {array.dtype}; at most {MAX_CLASSES} of "
             f"{MAX_NAME_CHARACTERS} characters",
         )
-    try:
-        return tuple(str(each) for each in array)
-    except ValueError as error:  # code points that Unicode does not have
-        raise _wrong(path, f"classes: {error}") from error
+    return tuple(str(each) for each in array)
 
 
 def _wrong(path: Path, what: str) -> InputError:

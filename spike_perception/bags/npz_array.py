@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from typing import Any
 
@@ -49,7 +50,20 @@ def read_npz_array(archive: zipfile.ZipFile, key: str, kinds: str, dimensions: i
             data = stream.read(size)
         if len(data) != size:
             raise ValueError(f"it ends after {len(data)} of {size} bytes")
+        if header.dtype.kind == "U":
+            _check_characters(data, header.dtype)
     except (ValueError, *UNREADABLE) as error:
         raise ValueError(f"{key}: {error}") from error
     array = np.frombuffer(data, header.dtype, header.elements)
     return array.reshape(header.shape, order="F" if header.by_columns else "C")
+
+
+def _check_characters(data: bytes, dtype: np.dtype[Any]) -> None:
+    """Refuse what is no character of Unicode: of it Python makes no string, or none to be written.
+
+    Raises:
+        ValueError: for a number out of range, and for a surrogate.
+    """
+    codes = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+    if ((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes < 0xE000))).any():
+        raise ValueError("it holds numbers that are no characters")

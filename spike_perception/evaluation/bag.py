@@ -323,7 +323,8 @@ def _text(found: Mapping[str, Mapping[str, NodeResult]], left_out: Sequence[str]
                 judged = "   ".join(filter(None, (NO_TRUE_PLACE, judged)))
             lines += [
                 f"{name}, {label}: {it['messages']:,} messages, {it['answers']:,} answers, "
-                f"{shown(it['unanswered'])} unanswered",
+                f"{shown(it['unanswered'])} unanswered"
+                + (f", {empty:,} without objects" if (empty := it["without_objects"]) else ""),
                 f"  {judged}" if judged else "  without ground truth",
                 f"  latency p50 / p95 / p99: node {_triple(it, 'latency')} ms, end to end "
                 f"{_triple(it, 'end_to_end')} ms",

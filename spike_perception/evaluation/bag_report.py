@@ -38,6 +38,7 @@ COMPARED = (
     ("Latency p99, end to end (ms)", "end_to_end_p99_ms"),
     ("Messages", "messages"),
     ("Unanswered", "unanswered"),
+    ("Scans without objects", "without_objects"),
     ("Processor (% of a core)", "cpu_percent"),
     ("Processor time an answer (ms)", "cpu_ms_per_answer"),
     ("Memory (MB)", "memory_mb"),

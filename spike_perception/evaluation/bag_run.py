@@ -263,9 +263,10 @@ def _common(
     messages, answered = len(times.stamp_ns), len(np.unique(at[at >= 0]))
     said = read_diagnostics(played.answers, launched.node)
     dropped = drops(said)
-    unanswered = messages - answered if frames else None
-    # Scans without objects have no answer.
-    silent = max(0, int(said.get("objects", {}).get("scans", 0)) - answered)
+    # A scan without objects has no answer on the topic, and none is missing.
+    scans = said.get("objects", {}).get("scans")
+    empty = max(0, min(int(scans), messages) - answered) if scans is not None else None
+    unanswered = messages - answered - (empty or 0) if frames else None
     words = int(said.get("vocabulary", {}).get("words", 0))
     spent = node_energy(question.bag, node, times, words)
     start, end = (heard.heard_ns.min(), heard.heard_ns.max()) if len(heard.heard_ns) else (0, 0)
@@ -273,8 +274,9 @@ def _common(
         "messages": messages,
         "answers": len(heard.stamp_ns),
         "unanswered": unanswered,
+        "without_objects": empty,
         "drops": dropped,
-        "unexplained": max(0, (unanswered or 0) - sum(dropped.values()) - silent),
+        "unexplained": max(0, (unanswered or 0) - sum(dropped.values())),
         **_prefixed("latency_", heard.latency_ms / 1e3),
         **_prefixed("end_to_end_", seconds[np.isfinite(seconds)]),
         **played.usage.figures(launched.node, int(start), int(end), len(heard.stamp_ns)),

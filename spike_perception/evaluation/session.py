@@ -37,13 +37,19 @@ def free_domain() -> int:
     """A DDS domain in which nobody on this machine listens."""
     for attempt in range(100):
         domain = 1 + (os.getpid() + attempt) % 100
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", PORT_BASE + PORTS_PER_DOMAIN * domain + 10))
-            except OSError:
-                continue
-        return domain
+        if is_free(domain):
+            return domain
     raise InputError("no_free_domain", "every DDS domain from 1 to 100 is in use on this machine")
+
+
+def is_free(domain: int) -> bool:
+    """Whether nobody on this machine listens in a DDS domain."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", PORT_BASE + PORTS_PER_DOMAIN * domain + 10))
+        except OSError:
+            return False
+    return True
 
 
 def clear(out: Path, *patterns: str) -> None:

@@ -34,7 +34,7 @@ from spike_perception.nodes.event_input import (
 from spike_perception.nodes.fifo_worker import FifoWorker, Limits
 from spike_perception.nodes.health import make_status
 from spike_perception.nodes.images import image_message
-from spike_perception.nodes.perception_node import Arrival, TimeConfig, spin
+from spike_perception.nodes.perception_node import LOG_INTERVAL_S, Arrival, TimeConfig, spin
 from spike_perception.nodes.stamps import stamp_ns, to_stamp
 from spike_perception.sensing.event_noise import create_filter
 from spike_perception.sensing.event_stream import JOINED_BYTES
@@ -164,7 +164,12 @@ class DvsClassifierNode(ClassifierNode[DvsClassifierConfig, EventClassifier]):
             self.destroy_subscription(self._subscriptions_held.pop())
             self.forget()
         if not self._subscriptions_held:
-            self.listen()
+            try:
+                self.listen()
+            except Exception as error:  # noqa: BLE001 - a timer's would end the process
+                topic = self.resolve_topic_name(self.config.events.topic)
+                self._source = f"cannot subscribe to {topic}: {error}"
+                self.get_logger().error(self._source, throttle_duration_sec=LOG_INTERVAL_S)
 
     def _is_replaced(self) -> bool:
         """Whether only publishers are left that must be heard in another way."""

@@ -109,11 +109,15 @@ def header_stamp_ns(data: bytes) -> int:
 
 
 def header_frame_id(data: bytes) -> bytes:
-    """The frame_id of a CDR message that begins with a ``std_msgs/Header``; empty if cut short."""
+    """The frame_id of a CDR message that begins with a ``std_msgs/Header``; empty if cut short.
+
+    As rclpy hands it on, and so as it stands in an answer: up to the first NUL, and with U+FFFD for
+    what is no UTF-8.
+    """
     (size,) = (
         struct.unpack_from("<I" if data[1] & 1 else ">I", data, 12) if len(data) > 15 else (0,)
     )
-    return data[16 : 16 + size].rstrip(b"\0")
+    return data[16 : 16 + size].partition(b"\0")[0].decode(errors="replace").encode()
 
 
 class Answers:

@@ -66,7 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--templates",
         default="",
-        help="prompt templates; if not given the table's own, or those of the list",
+        help="prompt templates; those of the list if not given. Not with --texts, whose table has "
+        "a sentence of its own",
     )
     parser.add_argument(
         "--hierarchy", action="store_true", help="keep the headings of a list as coarser classes"
@@ -109,6 +110,12 @@ def run(arguments: argparse.Namespace) -> int:
             f"--limit {arguments.limit} --pass-rate {arguments.pass_rate:g}: limit is at least 1, "
             "the rate above 0 and at most 1",
         )
+    if arguments.texts and arguments.templates:
+        raise InputError(
+            "invalid_option",
+            "--templates: the table's names are known in its own sentence alone, and in any other "
+            "they would be guessed; leave it out with --texts",
+        )
     for given in (arguments.pack, arguments.bank):
         stems = [Path(each).stem for each in given]
         if twice := [each for each in stems if stems.count(each) > 1]:
@@ -131,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
     written = []
     for kind, names in (("pack", arguments.pack), ("bank", arguments.bank)):
         for name in names:
-            if isinstance(teacher, TabledTeacher) and not arguments.templates:
+            if isinstance(teacher, TabledTeacher):
                 scheme, templates = "the table's", teacher.prompts
             else:
                 scheme, templates = templates_of(name, arguments.templates, bundle.kind)

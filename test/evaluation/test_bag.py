@@ -195,12 +195,15 @@ def test_every_node_says_what_its_energy_is_of(
     assert lidar["energy"]["of"] == "frame"
     assert lidar["energy"]["objects"] == 1.0 == lidar["answers"] / lidar["messages"]
     assert lidar["energy_mj"] == pytest.approx(lidar["energy"]["object_mj"])
+    assert (lidar["unanswered"], lidar["without_objects"], lidar["unexplained"]) == (0, 1, 0)
+    assert events["unanswered"] is None and events["without_objects"] is None
     assert events["energy"]["of"] == "window"
     assert events["energy_mj"] == events["energy"]["student_mj"] > 0
     for each in (lidar, events):
         assert each["energy"]["head_mj"] > 0  # of the words that the node says it has
     told = capsys.readouterr().out
     assert f"energy a frame, estimated {shown(lidar['energy_mj'])} mJ" in told
+    assert "3 messages, 3 answers, 0 unanswered, 1 without objects" in told
     assert f"energy a window, estimated {shown(events['energy_mj'])} mJ" in told
     page = (tmp_path / "report" / "report.html").read_text()
     assert "a frame of 1.0 objects, lidar_classifier" in page

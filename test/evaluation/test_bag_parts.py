@@ -132,6 +132,7 @@ def test_where_no_query_has_a_true_place_the_bag_is_told_so():
     assert judged["recall_at_1"] is None and judged["recall"] is None
     costs = dict.fromkeys(("end_to_end_p50_ms", "end_to_end_p95_ms", "end_to_end_p99_ms"), 9.0)
     costs |= dict.fromkeys(("energy", "energy_mj", "cpu_percent", "memory_mb", "unanswered"))
+    costs["without_objects"] = None
     figures = {**judged, **costs, "messages": 4, "answers": 3, "drops": {}}
 
     def told(figures):

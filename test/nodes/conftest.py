@@ -18,6 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from spike_perception.evaluation.session import is_free
 from spike_perception.nodes.stamps import to_stamp
 
 # Sessions of the commands under test take domains 1 to 100 and see only those in use at the moment.
@@ -32,7 +33,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch, repository) -> int:
     """A DDS domain that no test running beside this one uses, also for child processes."""
-    number = next(DOMAINS)
+    number = next((each for each in itertools.islice(DOMAINS, SHARE) if is_free(each)), FIRST)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
     profile = str(repository / "config" / "fastdds.xml")
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", profile)

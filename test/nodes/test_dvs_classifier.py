@@ -397,6 +397,20 @@ def test_a_driver_is_kept_while_another_offers_events_too(world, event_files, dr
     other.try_shutdown()
 
 
+def test_who_cannot_subscribe_says_so_and_lives(world, event_files, driver):
+    """There was nobody to subscribe to when it was activated, and activation could not refuse."""
+    policy = f"qos_overrides__{TOPIC}__subscription__reliability"
+    node = configured(world, event_files, **{policy: "no such"})
+    assert node.trigger_activate() == OK
+    driver(EventPacket, ReliabilityPolicy.RELIABLE)
+    assert world.spin_until(lambda: "cannot subscribe" in node._source)
+    world.spin(0.5)
+    (said,) = (each for each in node.statuses() if each.name.endswith(": events"))
+    assert said.level == DiagnosticStatus.WARN and TOPIC in said.message
+    assert node.trigger_deactivate() == OK
+    assert node.trigger_activate() == FAILURE  # where there is somebody
+
+
 def test_windows_change_while_it_runs_and_counts_go_on(world, event_files):
     answers = world.collect(ObjectClass, "/object_class")
     node = configured(world, event_files)

@@ -19,7 +19,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
-from rclpy.serialization import serialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -35,7 +35,7 @@ from spike_perception.errors import InputError
 from spike_perception.nodes import bench
 from spike_perception.nodes.lidar_classifier import LidarClassifierNode
 from spike_perception.nodes.record import Recorder
-from spike_perception.nodes.replay import Answers, header_stamp_ns
+from spike_perception.nodes.replay import Answers, header_frame_id, header_stamp_ns
 from spike_perception_msgs.msg import ObjectClass, PlaceMatch
 
 from .conftest import image_message, scene
@@ -229,6 +229,16 @@ def test_the_stamp_is_read_in_both_byte_orders():
 def test_a_message_without_header_is_told_in_one_sentence():
     with pytest.raises(InputError, match="no header"):
         header_stamp_ns(b"\x00\x01\x00\x00\x01")
+
+
+@pytest.mark.parametrize("name", [b"camera", b"", b"ca\xe9ra", b"cam\x00ra"])
+def test_an_answer_has_the_frame_of_its_message_whatever_its_bytes(name):
+    placeholder = "x" * len(name)
+    sent = serialize_message(Image(header=Header(frame_id=placeholder)))
+    sent = sent.replace(placeholder.encode(), name, 1)
+    heard = deserialize_message(sent, Image)  # as a node does
+    answer = serialize_message(ObjectClass(header=heard.header))
+    assert header_frame_id(sent) == header_frame_id(answer)
 
 
 def test_a_bag_of_types_that_are_not_installed_plays_as_nothing(tmp_path, capsys):

@@ -334,7 +334,8 @@ class RunConfig:
         document = self.document()
         for key in ("trainer", "evaluate", "name"):
             document.pop(key)
-        for key in ("cache", "name", "evaluate"):
+        # Where the teacher and its texts lie decides nothing: what they are is in the teacher's id.
+        for key in ("cache", "name", "texts", "evaluate"):
             document.get("teacher", {}).pop(key, None)
         return document
 

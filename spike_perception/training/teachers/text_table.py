@@ -31,7 +31,8 @@ Float = NDArray[np.float32]
 
 PROMPT = "a {name}"
 """The sentence of a table that does not say which one its names were put into."""
-MAX_NAMES = 1 << 16
+# Synonyms among them; the regression solves a system of as many unknowns (2 GB).
+MAX_NAMES = 1 << 14
 MAX_CHANNELS = 1 << 14
 MAX_CHARACTERS = 1024
 # Between 0.3 and 3 the direction of names left out (their deviation from the mean over CLIP's
@@ -87,8 +88,9 @@ class TextTable:
                 ]
             except ValueError as error:
                 raise _bad(path, str(error)) from error
-        if not 2 <= len(rows) <= MAX_NAMES or max(map(len, rows)) > MAX_CHARACTERS:
-            raise _bad(path, f"{len(rows)} names; allowed are 2 to {MAX_NAMES}")
+        _check_count(path, len(rows))
+        if max(len(each) for group in (rows, *others) for each in group) > MAX_CHARACTERS:
+            raise _bad(path, f"a name of more than {MAX_CHARACTERS} characters")
         if len(features) != len(rows) or not 2 <= features.shape[1] <= MAX_CHANNELS:
             raise _bad(
                 path,
@@ -96,7 +98,8 @@ class TextTable:
             )
         if others and len(others) != len(rows):
             raise _bad(path, f"{len(others)} synonyms for {len(rows)} names")
-        if prompt.count("{") != 1 or "{name}" not in prompt or len(prompt) > MAX_CHARACTERS:
+        braces = prompt.count("{"), prompt.count("}")
+        if braces != (1, 1) or "{name}" not in prompt or len(prompt) > MAX_CHARACTERS:
             raise _bad(path, f"the prompt {prompt[:80]!r} has no place for a {{name}}")
         values = features.astype(np.float64)
         lengths = np.linalg.norm(values, axis=1, keepdims=True)
@@ -111,9 +114,14 @@ class TextTable:
                 if name not in own:
                     places.setdefault(name, []).append(row)
         places.pop("", None)
-        means = np.stack([(values / lengths)[found].mean(0) for found in places.values()])
-        means /= np.linalg.norm(means, axis=1, keepdims=True)
         kept = tuple(places)
+        _check_count(path, len(kept))
+        values /= lengths
+        means = np.stack([values[found].mean(0) for found in places.values()])
+        lengths = np.linalg.norm(means, axis=1, keepdims=True)
+        if not (lengths > 1e-6).all():
+            raise _bad(path, f"the rows of {kept[int(lengths.argmin())]!r} cancel each other out")
+        means /= lengths
         identity = sha256_json([prompt, kept, np.round(means, 6).tolist()])
         return cls(path, prompt, kept, means.astype(np.float32), identity)
 
@@ -121,9 +129,10 @@ class TextTable:
 class TabledTeacher:
     """A teacher that reads texts in the space of a table, and still looks at pictures in its own.
 
-    Names of the table, in the table's sentence, get the table's embedding. For any other text the
-    deviation from the table's mean is a kernel ridge regression on the teacher's own embeddings of
-    the table's names (centred, cosine kernel).
+    Names of the table, in the table's sentence, get the table's embedding, without regard to case,
+    hyphens and underscores ("a T-shirt" is its "t shirt"). For any other text the deviation from
+    the table's mean is a kernel ridge regression on the teacher's own embeddings of the table's
+    names (centred, cosine kernel).
 
     Attributes:
         name: for people.
@@ -146,16 +155,15 @@ class TabledTeacher:
         self.id = sha256_json(["text table", 1, teacher.id, table.id, RIDGE])
         self._reader: TextTeacher = teacher
         known = prompts(table.names, self.prompts)
-        self._known = {text.lower(): row for row, text in enumerate(known)}
+        self._known = {normalised(text): row for row, text in enumerate(known)}
         self._features = table.features
         texts = embed_words(teacher, table.names, self.prompts, cache)
         given = np.stack([each[0] for each in texts]).astype(np.float64)
         self._centre, self._mean = given.mean(0), table.features.mean(0, dtype=np.float64)
         self._given = self._directions(given)
         kernel = self._given @ self._given.T
-        self._weights = np.linalg.solve(
-            kernel + RIDGE * np.eye(len(kernel)), table.features - self._mean
-        )
+        kernel[np.diag_indices_from(kernel)] += RIDGE
+        self._weights = np.linalg.solve(kernel, table.features - self._mean)
 
     def encode_text(self, texts: Sequence[str]) -> Float:
         """Unit embeddings in the table's space, float32 [N, C].
@@ -163,7 +171,7 @@ class TabledTeacher:
         Raises:
             InputError: of the teacher.
         """
-        rows = [self._known.get(each.lower(), -1) for each in texts]
+        rows = [self._known.get(normalised(each), -1) for each in texts]
         found = np.empty((len(texts), self._features.shape[1]), np.float32)
         missing = [index for index, row in enumerate(rows) if row < 0]
         if missing or not rows:
@@ -203,6 +211,11 @@ def reading_teacher(
     table = TextTable.load(Path(texts)) if texts else None
     teacher = teachers.load_teacher(name, checkpoint)
     return teacher if table is None else TabledTeacher(teacher, table, cache)
+
+
+def _check_count(path: Path, names: int) -> None:
+    if not 2 <= names <= MAX_NAMES:
+        raise _bad(path, f"{names} names; allowed are 2 to {MAX_NAMES}")
 
 
 def _bad(path: Path, what: str) -> InputError:

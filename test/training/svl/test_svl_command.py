@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -89,10 +90,20 @@ def test_words_may_lie_in_the_space_of_a_table_and_pictures_in_the_teachers(
              "--cache", solids.folder / "cache", "--calibrate", f"{solids.shapes}/dev",
              "--json", tmp_path / "x.json"]  # fmt: skip
     assert main([*map(str, given)]) == 2  # the run's words were the table's
+    assert main([*map(str, given), "--texts", str(table), "--templates", "plain"]) == 2
     assert main([*map(str, given), "--texts", str(table)]) == 0
     written = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["files"][0]
     assert written["top_1"] == pytest.approx(figures["shapes/dev.int8.top_1"], abs=1e-9)
     assert written["templates"] == "the table's"
+    moved = shutil.copy(table, tmp_path / "moved.npz")
+    there = config.changed({"teacher.texts": str(moved)})
+    assert (
+        train_svl(there, tmp_path / "run", "x")["encoder_id"]
+        == RunFolder(tmp_path / "run").bundle().encoder_id
+    )  # the same run
+    np.savez(moved, names=np.array(["ball", "rod", "plate"]), features=np.eye(3, 5) + 0.3)
+    with pytest.raises(InputError, match="teacher_id"):
+        train_svl(there, tmp_path / "run", "x")
 
 
 def test_a_run_cut_off_goes_on_to_the_same_weights(run, solids, tmp_path):

@@ -45,6 +45,10 @@ def saved(path, **arrays):
     return path
 
 
+OPPOSITE = rows(6)
+OPPOSITE[1] = -OPPOSITE[0]
+
+
 @pytest.fixture
 def table(tmp_path):
     synonyms = np.array(["cup", "mixer|blender", "sofa|couch|lounge", "couch", "", "apple"])
@@ -89,6 +93,16 @@ def test_the_right_article_still_finds_a_name(tmp_path):
     np.testing.assert_allclose(found[0], table.features[5], atol=1e-6)
 
 
+def test_a_name_is_found_however_it_is_written(tmp_path):
+    names = np.array(["T-shirt", "tv_stand", "e-scooter"])
+    table = TextTable.load(saved(tmp_path / "t.npz", names=names, features=rows(3)))
+    teacher = TabledTeacher(Letters(), table)
+    teacher.looking.read.clear()
+    found = teacher.encode_text(["a T-shirt", "a TV stand", "an E_Scooter"])
+    np.testing.assert_array_equal(found, table.features)
+    assert not teacher.looking.read
+
+
 def test_other_texts_follow_the_teacher(tmp_path):
     """Where the table is a linear function of the teacher's embeddings, unknown names are met."""
     letters = Letters()
@@ -125,6 +139,22 @@ def test_all_that_decides_the_answers_is_in_the_id(table, tmp_path):
         ({"synonyms": NAMES[:3]}, "3 synonyms for 6"),
         ({"prompt": np.array("a thing")}, "no place"),
         ({"prompt": np.array("{name} of {0}")}, "no place"),
+        ({"prompt": np.array("a {name}}")}, "no place"),
+        ({"names": np.array(["", " ", "_", "-", "", ""])}, "0 names"),
+        ({"names": np.array(["cup", "Cup", "cup_", "", "", ""])}, "1 names"),
+        ({"names": np.array(["a" * 1025, *"bcdef"])}, "more than 1024 characters"),
+        ({"synonyms": np.array(["a" * 1025, *"bcdef"])}, "more than 1024 characters"),
+        ({"synonyms": np.array(["|".join(map(str, range(1 << 14))), *"bcdef"])}, "16395 names"),
+        ({"names": np.array([*"aabcde"]), "features": OPPOSITE}, "'a' cancel each other out"),
+        (
+            {
+                "names": np.array([[0x110000], *[[97 + k] for k in range(5)]], np.uint32).view(
+                    "<U1"
+                )[:, 0]
+            },
+            "no characters",
+        ),
+        ({"names": np.array(["a\ud800", *"bcdef"])}, "no characters"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, change, message):
