@@ -88,7 +88,7 @@ def configured_teacher(chosen: TeacherConfig) -> PointTeacher:
     """Load the teacher of a configuration, with its table of texts.
 
     Raises:
-        InputError: ``teacher_missing``, ``bad_text_table``, those of ``load_teacher``.
+        InputError: ``unknown_teacher``, those of ``reading_teacher``.
     """
     from spike_perception.training.teachers.text_table import reading_teacher
 

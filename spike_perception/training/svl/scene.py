@@ -216,18 +216,16 @@ class SVLScene:
         """The module to train, with the weights to start from."""
         s = self.config.settings
         torch.manual_seed(s.trainer.seed)
+        looking = self._teacher.looking if isinstance(self._teacher, TabledTeacher) else None
         loss = MTALoss(
-            self.student.feature_dim, self.prompts.shape[2], s.loss, self._picture_width()
+            self.student.feature_dim,
+            self.prompts.shape[2],
+            s.loss,
+            looking.channels if looking else None,
         )
         if s.student.initial:
             start_from(Path(s.student.initial), self.student)
         return SVLObjective(self.student, loss)
-
-    def _picture_width(self) -> int | None:
-        """Channels of pictures' features where these lie in another space than words."""
-        if self._looking is self._teacher:
-            return None
-        return int(self._looking.encode_text(["an object"]).shape[1])
 
     def identity(self) -> dict[str, Any]:
         """All that decides the weights besides the trainer's own settings."""

@@ -19,7 +19,7 @@ CHANNELS = 16
 class SolidTeacher:
     """Embeds texts by the solid that they name, and pictures by their pixels."""
 
-    name, id, logit_scale = "solids", "d" * 64, 20.0
+    name, id, logit_scale, channels = "solids", "d" * 64, 20.0, CHANNELS
 
     def __init__(self):
         rng = np.random.default_rng(0)
